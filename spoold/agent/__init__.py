@@ -1,0 +1,1 @@
+"""The running parts: what watches, takes, sends, records and stops."""

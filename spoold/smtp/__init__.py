@@ -1,0 +1,1 @@
+"""One relay: connection, session, health. Knows nothing of storage or reports."""

@@ -1,0 +1,1 @@
+"""What survives: files, folders and the database."""
