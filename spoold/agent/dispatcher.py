@@ -1,0 +1,411 @@
+"""Decides with the planner which job may send when, keeps every job's next recipients at hand, and wakes the
+deliveries.
+
+The dispatcher sleeps until the earliest moment at which something can change and is woken by kicks; it never polls. It
+holds no truth: what it knows of a job comes from the store at start and follows the store's commits.
+"""
+
+import asyncio
+import contextlib
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from spoold.agent.body import BodyReader
+from spoold.agent.delivery import Delivery
+from spoold.agent.event import log
+from spoold.agent.live import LiveJob, Terms
+from spoold.core.outcome import Fault
+from spoold.core.planner import may_send, standing, wakes_at
+from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
+from spoold.smtp.connection import Relay
+from spoold.storage.record import DueRecipient, Record
+from spoold.storage.store import Store
+
+_READ_AHEAD = 500
+_REFILL_BELOW = 200
+_FIRST = (-1.0, -1)
+#: The clock may be set while the dispatcher sleeps; it looks at it at least this often, in seconds.
+_LONGEST_SLEEP = 20.0
+_JUMP = 60.0
+
+
+class Dispatcher:
+    """See the module. `clock` gives POSIX seconds, `monotonic` seconds that no one sets; `changed` is told a job's id."""
+
+    def __init__(
+        self,
+        store: Store,
+        relays: Mapping[str, Relay],
+        bodies: BodyReader,
+        threads: ThreadPoolExecutor,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        changed: Callable[[int], None],
+    ) -> None:
+        self._store = store
+        self._bodies = bodies
+        self._threads = threads
+        self._clock = clock
+        self._monotonic = monotonic
+        self._changed = changed
+        self.jobs: dict[int, LiveJob] = {}
+        self.deliveries: dict[str, Delivery] = {}
+        self._rotation: dict[str, deque[LiveJob]] = {}
+        self._dirty: set[int] = set()
+        self._wakes: list[tuple[float, int]] = []
+        self._kick = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._offset = clock() - monotonic()
+        self.disk_full = False
+        self.stopping = False
+        self.sent = 0
+        self.use(relays)
+
+    # --- jobs and relays come and go ------------------------------------------------------------------------------
+
+    def use(self, relays: Mapping[str, Relay]) -> list[str]:
+        """Deliver through these relays from now on; open messages end on the old ones. Returns what changed."""
+        changed = []
+        for name, delivery in list(self.deliveries.items()):
+            if relays.get(name) != delivery.relay:
+                delivery.retire()
+                del self.deliveries[name]
+                changed.append(name)
+        for name, relay in relays.items():
+            if name not in self.deliveries:
+                self.deliveries[name] = Delivery(relay, self, self._store, self._bodies, self._clock, self._monotonic)
+                self._rotation.setdefault(name, deque())
+                changed.append(name)
+        self._dirty.update(self.jobs)
+        self._kick.set()
+        return sorted(set(changed))
+
+    def add(self, job: LiveJob) -> None:
+        self.jobs[job.id] = job
+        self.touch(job)
+
+    def touch(self, job: LiveJob) -> None:
+        """Something about the job changed: look at it again."""
+        self._dirty.add(job.id)
+        self._kick.set()
+
+    def retime(self, job: LiveJob, terms: Terms) -> None:
+        """The job's timing was edited."""
+        job.terms = terms
+        self.touch(job)
+
+    async def hold(self, job: LiveJob, held: bool) -> None:
+        job.held = held
+        self.touch(job)
+        await self._store.hold(job.id, held)
+
+    async def cancel(self, job: LiveJob) -> None:
+        """No new message leaves from here on."""
+        job.cancelled = True
+        self.touch(job)
+        await self._store.cancel(job.id)
+
+    async def retry(self, job: LiveJob, *, uncertain: bool = False) -> int:
+        """Make the deferred (or the uncertain) recipients due now; returns how many."""
+        now = self._clock()
+        count = await self._store.retry_now(job.id, now, uncertain=uncertain)
+        job.due_at(now)
+        self.touch(job)
+        return count
+
+    def stop(self) -> None:
+        """Open no transaction any more."""
+        self.stopping = True
+        self._kick.set()
+        for delivery in self.deliveries.values():
+            delivery.wake()
+
+    @property
+    def open(self) -> int:
+        """Recipients in open transactions."""
+        return sum(len(job.open) for job in self.jobs.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing could be sent now, and nothing is being sent."""
+        return not self._dirty and not any(
+            job.standing.state is JobState.SENDING or job.ending or job.open for job in self.jobs.values()
+        )
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop`, then until every open message has ended."""
+        while not self.stopping:
+            self._kick.clear()
+            self._look_at_clock()
+            now = self._clock()
+            while self._wakes and self._wakes[0][0] <= now:
+                self._dirty.add(heapq.heappop(self._wakes)[1])
+            dirty, self._dirty = self._dirty, set()
+            for job_id in dirty:
+                if (job := self.jobs.get(job_id)) is not None:
+                    self._look_at(job, now)
+            for delivery in self.deliveries.values():
+                delivery.staff()
+            await self._sleep(now)
+        await asyncio.gather(*(delivery.finish() for delivery in list(self.deliveries.values())))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _sleep(self, now: float) -> None:
+        pause = _LONGEST_SLEEP
+        if self._wakes:
+            pause = min(pause, self._wakes[0][0] - now)
+        for delivery in self.deliveries.values():
+            if (rest := delivery.rest()) is not None:
+                pause = min(pause, rest)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(pause, 0.001)):
+                await self._kick.wait()
+
+    def _look_at_clock(self) -> None:
+        """After the clock was set back, nobody waits longer than if it had not been."""
+        offset = self._clock() - self._monotonic()
+        jumped, self._offset = offset - self._offset, offset
+        if abs(jumped) < _JUMP:
+            return
+        self._dirty.update(self.jobs)
+        if jumped < 0:
+            log("clock.jumped", seconds=round(jumped))
+            for job in self.jobs.values():
+                self._spawn(self._bound_waits(job))
+
+    async def _bound_waits(self, job: LiveJob) -> None:
+        longest = max(*job.terms.retry.delays, UNCERTAIN_REST)
+        if await self._store.bound_due(job.id, self._clock(), longest):
+            job.due_at(self._clock())
+            self.touch(job)
+
+    def _look_at(self, job: LiveJob, now: float) -> None:
+        if job.ending:
+            return
+        expires_at = job.terms.expires_at
+        if expires_at is not None and expires_at <= now and not job.expired and job.unfinished:
+            job.expired = True
+            self._spawn(self._persist(self._store.expire(job.id)))
+        up, retry_at = self.relay_state(job)
+        snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
+        if (job.expired or job.cancelled) and job.unfinished:
+            job.ready.clear()
+            if not job.open:
+                job.ending = True
+                self._spawn(self._end(job))
+                return
+        self._set_standing(job, standing(snapshot, now), now)
+        if job.standing.state.final:
+            del self.jobs[job.id]
+            return
+        if may_send(snapshot, now) and not job.expired:
+            self._refill(job, now)
+            if job.ready and not job.queued:
+                job.queued = True
+                self._rotation[self._home(job)].append(job)
+                self._wake_deliveries(job)
+        if (wake := wakes_at(snapshot, now)) is not None:
+            heapq.heappush(self._wakes, (wake, job.id))
+
+    def _set_standing(self, job: LiveJob, new: Standing, now: float) -> None:
+        if new == job.standing:
+            return
+        if new.state is not job.standing.state:
+            job.since = now
+            log("job.state", job=job.name, state=new.state.value, reason=new.reason, next_at=new.next_at)
+        job.standing = new
+        self._spawn(self._persist(self._store.stand(job.id, new, job.since), job.id))
+
+    async def _persist(self, written: "asyncio.Future[None]", job_id: int | None = None) -> None:
+        await written
+        if job_id is not None:
+            self._changed(job_id)
+
+    async def _end(self, job: LiveJob) -> None:
+        """Give what was not sent its final state; the job's standing follows."""
+        state = RecipientState.CANCELLED if job.cancelled else RecipientState.EXPIRED
+        reason = "cancelled" if job.cancelled else "expired before it could be sent"
+        while await self._store.end_unsent(job.id, state, reason):
+            pass
+        loop = asyncio.get_running_loop()
+        row = await loop.run_in_executor(self._threads, self._store.job, job.id)
+        if row is not None:
+            job.counts = dict(row.counts)
+        if job.cancelled:
+            # What is uncertain stays so: nobody can know, and nothing more will be tried.
+            now = self._clock()
+            self._set_standing(job, Standing(JobState.CANCELLED), now)
+            self.jobs.pop(job.id, None)
+        job.ending = False
+        self.touch(job)
+
+    # --- reading ahead ----------------------------------------------------------------------------------------------
+
+    def _refill(self, job: LiveJob, now: float) -> None:
+        if job.reading or len(job.ready) >= _REFILL_BELOW or job.next_due is None or job.next_due > now:
+            return
+        job.reading = True
+        job.again = False
+        self._spawn(self._read(job, now))
+
+    async def _read(self, job: LiveJob, now: float) -> None:
+        loop = asyncio.get_running_loop()
+        last = job.ready[-1] if job.ready else None
+        after = (last.due_at, last.id) if last is not None else _FIRST
+        limit = _READ_AHEAD + (len(job.open) if after is _FIRST else 0)
+        known = job.open | {recipient.id for recipient in job.ready}
+        try:
+            found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, after, limit)
+            # `known` was taken before the read: what has been recorded meanwhile is read once more, and the claim
+            # decides.
+            known |= job.open
+            fresh = [recipient for recipient in found if recipient.id not in known]
+            if len(found) < limit and not job.again:
+                next_due = await loop.run_in_executor(self._threads, self._store.next_due, job.id, now)
+                # A pass that began behind recipients still at hand may have missed some: begin again from the front.
+                job.next_due = now if after is not _FIRST else next_due
+            job.ready.extend(fresh)
+        finally:
+            job.reading = False
+        if job.again:
+            job.next_due = now
+        self.touch(job)
+
+    # --- for the deliveries -------------------------------------------------------------------------------------------
+
+    def claim(self, delivery: Delivery) -> tuple[LiveJob, list[DueRecipient]] | None:
+        """The next recipients to send through `delivery`, jobs taking turns; None if there are none now."""
+        if self.stopping or self.disk_full:
+            return None
+        for home in self._homes(delivery):
+            rotation = self._rotation[home]
+            while rotation:
+                job = rotation.popleft()
+                job.queued = False
+                if not self._may_send(job):
+                    continue
+                claim = job.take(delivery.limit)
+                if job.ready:
+                    job.queued = True
+                    rotation.append(job)
+                if len(job.ready) < _REFILL_BELOW:
+                    self.touch(job)
+                if claim:
+                    return job, claim
+        return None
+
+    def has_work(self, delivery: Delivery) -> bool:
+        return not self.stopping and not self.disk_full and any(self._rotation[home] for home in self._homes(delivery))
+
+    def _may_send(self, job: LiveJob) -> bool:
+        if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
+            return False
+        now = self._clock()
+        # A relay that is being tried again is reported as down, and gets its one message all the same.
+        snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
+        return may_send(snapshot, now)
+
+    def allowed(self, job: LiveJob) -> bool:
+        """Whether a claim that was made may still become a transaction."""
+        return not self.stopping and not job.cancelled and not job.held and not job.expired and not self.disk_full
+
+    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None:
+        job.put_back(claim)
+        self.touch(job)
+
+    def not_granted(self, job: LiveJob, ids: Iterable[int]) -> None:
+        """The store knew better: these were sent, or claimed, already."""
+        job.open.difference_update(ids)
+        self.touch(job)
+
+    def recorded(self, job: LiveJob, records: list[Record]) -> None:
+        """Outcomes are durable."""
+        for record in records:
+            transition = record.transition
+            job.open.discard(record.recipient.id)
+            if record.counted:
+                job.counts[record.recipient.state] = job.counts.get(record.recipient.state, 0) - 1
+                job.counts[transition.state] = job.counts.get(transition.state, 0) + 1
+                if transition.state is RecipientState.SENT:
+                    self.sent += 1
+            if transition.due_at is not None:
+                job.due_at(transition.due_at)
+        self._changed(job.id)
+        if not job.open or len(job.ready) < _REFILL_BELOW:
+            self.touch(job)
+
+    def relay_changed(self) -> None:
+        """A relay went down, came up or was found to be failing: every job's standing and report may change."""
+        self._dirty.update(self.jobs)
+        for job_id in self.jobs:
+            self._changed(job_id)
+        self._kick.set()
+
+    # --- routes -------------------------------------------------------------------------------------------------------
+
+    def _home(self, job: LiveJob) -> str:
+        return job.manifest.relay if job.manifest.relay in self._rotation else next(iter(self._rotation))
+
+    def _route(self, home: str) -> str:
+        """The relay that serves `home` now: itself, or the first of its fallbacks that is up."""
+        seen = []
+        name: str | None = home
+        while name is not None and name in self.deliveries and name not in seen:
+            seen.append(name)
+            if self.deliveries[name].health.up:
+                return name
+            name = self.deliveries[name].relay.fallback
+        return home
+
+    def _homes(self, delivery: Delivery) -> list[str]:
+        name = delivery.relay.name
+        if self.deliveries.get(name) is not delivery:
+            return []
+        # Its own jobs always: a relay that comes back proves it on one of them.
+        return [home for home in self._rotation if home == name or self._route(home) == name]
+
+    def relay_state(self, job: LiveJob) -> tuple[bool, float | None]:
+        """Whether a relay takes the job's mail now, and if not, when the next try is (POSIX seconds)."""
+        route = self.deliveries.get(self._route(self._home(job)))
+        if job.manifest.relay not in self.deliveries or route is None:
+            return False, None
+        if route.health.up:
+            return True, None
+        return False, self._clock() + max(route.health.until - self._monotonic(), 0.0)
+
+    def relay_fault(self, job: LiveJob) -> str | None:
+        """What is wrong with the job's relay and what to do, None if nothing is."""
+        home = self.deliveries.get(job.manifest.relay)
+        if home is None:
+            return (
+                f"relay {job.manifest.relay} is no longer in the configuration; to do: put it back, or cancel the job"
+            )
+        fault: Fault | None = home.health.fault or home.suspicion
+        if fault is None:
+            return None
+        route = self._route(job.manifest.relay)
+        instead = f"; meanwhile relay {route} is used" if route != job.manifest.relay else ""
+        return f"relay {job.manifest.relay}: {fault}{instead}"
+
+    def _wake_deliveries(self, job: LiveJob) -> None:
+        route = self.deliveries.get(self._route(self._home(job)))
+        if route is not None:
+            route.wake()
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log("agent.task_failed", where="dispatcher", error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,48 @@
+"""The closed list of log events: nothing is logged under another name, and none of these changes its meaning.
+
+Each event has one level. Fields are plain values; text from outside (replies, file names) comes escaped.
+"""
+
+from typing import Any
+
+import structlog
+
+EVENTS: dict[str, tuple[str, str]] = {
+    "agent.started": ("info", "the agent has the spool, has recovered, and works; `version`, `spool`, `jobs`"),
+    "agent.stopping": ("info", "a signal came; open messages end, no new one begins; `signal`, `open`"),
+    "agent.stopped": ("info", "the agent has ended in order"),
+    "agent.failed": ("critical", "the agent ends because it can no longer keep its promises; `error` says why"),
+    "agent.recovered": ("warning", "the process before this one was killed; `uncertain` recipients may have been sent"),
+    "agent.reloaded": ("info", "SIGHUP: the configuration was read again; `changed` names what differs"),
+    "agent.reload_failed": ("error", "SIGHUP: the new configuration is wrong and the old one stays; `problem`, one line each"),
+    "agent.task_failed": ("error", "an internal error, a bug: please report it; the work goes on; `where`, `error`"),
+    "clock.jumped": ("warning", "the wall clock was set back; waiting times were shortened to fit; `seconds`"),
+    "disk.full": ("error", "the disk is nearly full; no new transaction is opened until there is room; `free`"),
+    "disk.free": ("info", "there is room on the disk again"),
+    "watch.failed": ("warning", "changes are found by looking every second instead of by notification; `error`"),
+    "upload.seen": ("info", "a new folder (`upload`) is in new/"),
+    "upload.problem": ("warning", "something in new/ is no job, or could not be taken for now; `upload`, `problem`"),
+    "job.accepted": ("info", "an upload was taken and is a job now; `job`, `recipients`, `rule`"),
+    "job.rejected": ("warning", "an upload was refused: nothing of it is sent; `job`, `reason`, `problems`"),
+    "job.state": ("info", "a job changed its `state`; `reason` and `next_at` as in its report"),
+    "job.edited": ("info", "the timing of a job was changed by an edit of its job.yaml"),
+    "job.edit_refused": ("warning", "an edited job.yaml is wrong and the old timing stays; `problem`"),
+    "job.cancelled": ("info", "CANCEL was seen, or the job's folder was removed; `reason`"),
+    "job.retried": ("info", "RETRY was seen; `recipients` are due now"),
+    "job.removed": ("info", "a finished job was removed after `keep_done`"),
+    "message.sent": ("debug", "the relay took a message; `recipients` says for how many"),
+    "message.refused": ("info", "recipients of a message were refused or deferred; `sent`, `failed`, `deferred`, `reply`"),
+    "message.uncertain": ("warning", "the connection broke after the final dot; `recipients` may have been sent; `error`"),
+    "relay.down": ("error", "a relay cannot be used; `error` says why and what to do; jobs wait or go by its fallback"),
+    "relay.up": ("info", "the relay can be used again"),
+    "relay.limit": ("info", "the relay takes fewer recipients in a message than configured; `recipients` is the new limit"),
+    "relay.connections": ("info", "the relay refuses more connections; `connections` is the number for the next minute"),
+    "report.failed": ("error", "a report could not be written; it is tried again; `job`, `error`"),
+}  # fmt: skip
+
+_logger = structlog.get_logger("spoold")
+
+
+def log(event: str, **fields: Any) -> None:
+    """Log one of `EVENTS` at its level."""
+    getattr(_logger, EVENTS[event][0])(event, **fields)

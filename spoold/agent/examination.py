@@ -1,0 +1,226 @@
+"""Looking through a complete job once: what intake does before it accepts, and all that `spoold validate` does.
+
+Job errors and recipient errors are kept apart (CONTRACT §2): the former reject the job, the latter fail one recipient.
+Recipients go to a sink chunk by chunk; memory stays flat.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Protocol
+
+import orjson
+
+from spoold.core.address import AddressError, parse_address
+from spoold.core.completeness import IntakePolicy, recipients_file
+from spoold.core.manifest import Manifest, check_path
+from spoold.core.message import MessageError, MessageFacts, scan
+from spoold.core.problem import printable
+from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
+from spoold.storage.files import Entry, Files, Kind, NotRegularError
+from spoold.storage.record import NewRecipient
+
+_CHUNK = 2000
+_LISTED = 100
+
+#: A message that cannot be sent: (status, diagnostic, category).
+Failure = tuple[str, str, str]
+
+
+class Sink(Protocol):
+    """Where the examination puts what it finds."""
+
+    def add_message(self, path: str, facts: MessageFacts | None) -> int:
+        """Keep a message; returns its id."""
+
+    def add_recipients(self, recipients: list[NewRecipient]) -> None:
+        """Keep one chunk."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the examination found; `errors` reject the job, at most `_LISTED` of a kind are listed."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    recipients: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    messages: int = 0
+
+
+class Examination:
+    """One job's. `entries` are the files below `root` by name; `date` and `token` go into fields that are missing."""
+
+    def __init__(
+        self,
+        files: Files,
+        root: int,
+        entries: Mapping[str, Entry],
+        manifest: Manifest,
+        policy: IntakePolicy,
+        sink: Sink,
+        *,
+        date: datetime,
+        token: str,
+    ) -> None:
+        self._files = files
+        self._root = root
+        self._entries = entries
+        self._manifest = manifest
+        self._policy = policy
+        self._sink = sink
+        self._date = format_datetime(date)
+        self._token = token
+        self._domain = manifest.sender.rpartition("@")[2] or "spoold.invalid"
+        self._messages: dict[str, tuple[int | None, Failure | None]] = {}
+        self.findings = Findings()
+
+    def run(self, progress: Callable[[int], None] = lambda _: None) -> Findings:
+        """Look through everything. `progress` is told the number of recipients so far, once a chunk."""
+        findings = self.findings
+        findings.warnings.extend(self._manifest.notes)
+        chunk: list[NewRecipient] = []
+        try:
+            for row in self._rows():
+                findings.recipients += 1
+                if findings.recipients > self._policy.max_recipients:
+                    findings.errors.append(
+                        f"more than {self._policy.max_recipients} recipients (intake.max_recipients); split the job"
+                    )
+                    return findings
+                chunk.append(self._recipient(row))
+                if len(chunk) == _CHUNK:
+                    self._sink.add_recipients(chunk)
+                    progress(findings.recipients)
+                    chunk = []
+                if len(findings.errors) >= _LISTED:
+                    return findings
+        except RecipientsError as error:
+            findings.errors.append(str(error))
+            return findings
+        if chunk:
+            self._sink.add_recipients(chunk)
+        if not findings.recipients and not findings.errors:
+            findings.errors.append(f"{self._source or 'job.yaml'}: no recipients; expected at least one")
+        if self._manifest.strict and findings.failed:
+            findings.errors.extend(findings.failures)
+            if findings.failed > len(findings.failures):
+                findings.errors.append(f"… and {findings.failed - len(findings.failures)} more bad recipients")
+        self._warn()
+        return findings
+
+    # --- recipients ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _source(self) -> str | None:
+        return recipients_file(self._manifest, self._entries.keys())
+
+    def _rows(self) -> Iterator[Row]:
+        source = self._source
+        if source is None:
+            self.findings.errors.append(
+                "no recipients: expected recipients.csv, recipients.txt, or `recipients` in job.yaml"
+            )
+            return
+        inlines = self._manifest.recipients
+        if isinstance(inlines, tuple):
+            for inline in inlines:
+                yield Row(inline.line, inline.address, inline.message, None)
+            return
+        read = read_txt if source.lower().endswith(".txt") else read_csv
+        try:
+            yield from read(self._files.chunks(self._root, tuple(source.split("/"))), source)
+        except NotRegularError as error:
+            self.findings.errors.append(f"{source}: is {error}; expected a plain file")
+        except OSError as error:
+            self.findings.errors.append(f"{source}: {_why(error)}")
+
+    def _recipient(self, row: Row) -> NewRecipient:
+        extra = orjson.dumps(row.extra).decode() if row.extra else None
+        where = f"{self._source or 'job.yaml'}:{row.line}"
+        try:
+            address = parse_address(row.address)
+        except AddressError as error:
+            failure = ("5.1.3", printable(str(error), 400), "bad-mailbox")
+            self._fail(where, failure)
+            return NewRecipient(row.line, printable(row.address, 300), "", False, None, extra, failure)
+        message_id, unsendable = self._message(row.message)
+        if unsendable is not None:
+            self._fail(where, unsendable)
+        return NewRecipient(row.line, address.envelope, address.domain, address.smtputf8, message_id, extra, unsendable)
+
+    def _fail(self, where: str, failure: Failure) -> None:
+        findings = self.findings
+        findings.failed += 1
+        if len(findings.failures) < _LISTED:
+            findings.failures.append(f"{where}: {failure[1]}")
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def _message(self, own: str | None) -> tuple[int | None, Failure | None]:
+        path = own or self._manifest.message
+        found = self._messages.get(path)
+        if found is not None:
+            return found
+        facts, reason = self._scan(path)
+        if reason is not None and not own:
+            self.findings.errors.append(reason)
+        # A name that cannot be a file is kept for the report, escaped.
+        message_id = self._sink.add_message(path if reason is None else printable(path), facts)
+        failure = None if reason is None else ("5.6.0", reason, "content-related")
+        self.findings.messages += reason is None
+        self._messages[path] = (message_id, failure)
+        return message_id, failure
+
+    def _scan(self, path: str) -> tuple[MessageFacts | None, str | None]:
+        """The facts of the message file `path`, or why it cannot be sent."""
+        try:
+            parts = check_path(path)
+        except ValueError as error:
+            return None, str(error)
+        entry = self._entries.get(path)
+        if entry is None:
+            return None, f"{path}: the message is missing"
+        if entry.kind is not Kind.FILE:
+            return None, f"{path}: is {entry.kind.value}; expected a plain file"
+        if entry.size > self._policy.max_message:
+            return (
+                None,
+                f"{path}: has {entry.size} bytes, more than intake.max_message ({self._policy.max_message})",
+            )
+        message_id = f"<{self._token}.{len(self._messages) + 1}@{self._domain}>"
+        try:
+            chunks = self._files.chunks(self._root, parts)
+            return scan(chunks, name=path, date=self._date, message_id=message_id), None
+        except MessageError as error:
+            return None, str(error.problem)
+        except NotRegularError as error:
+            return None, f"{path}: is {error}; expected a plain file"
+        except OSError as error:
+            return None, f"{path}: {_why(error)}"
+
+    def _warn(self) -> None:
+        findings = self.findings
+        unused = [
+            name
+            for name in self._entries
+            if name.endswith(".eml") and self._entries[name].kind is Kind.FILE and name not in self._messages
+        ]
+        if unused and not findings.errors:
+            findings.warnings.append(
+                f"{len(unused)} message file(s) belong to no recipient, such as {printable(min(unused))}"
+            )
+        special = [name for name, entry in self._entries.items() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]
+        for name in sorted(special)[:10]:
+            if name not in self._messages:
+                findings.warnings.append(f"{printable(name)} is {self._entries[name].kind.value}; it was left out")
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    if isinstance(error, PermissionError):
+        return "cannot be read (permission denied); copy with `rsync --chmod=D2770,F0660`"
+    return f"cannot be read: {error.strerror}"

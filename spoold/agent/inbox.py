@@ -1,0 +1,206 @@
+"""What stands in new/: looks at each upload, remembers what was seen, and says when it is complete.
+
+For one thread at a time per upload. Hashes, counts and the parsed manifest are kept as long as the files stay as they
+are, so that looking again is cheap.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from spoold.core.completeness import (
+    MANIFEST,
+    REPORT,
+    SEAL,
+    IntakePolicy,
+    Look,
+    Verdict,
+    judge,
+    parse_seal,
+    recipients_file,
+)
+from spoold.core.document import DocumentError
+from spoold.core.manifest import InlineRecipient, Manifest, parse_manifest
+from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
+from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
+
+MAX_DEPTH = 20
+_MANIFEST_LIMIT = 64 * 1024 + 1
+_SEAL_LIMIT = 256 * 1024 * 1024
+
+Identity = tuple[int, int, int, int]
+
+
+@dataclass(slots=True)
+class Upload:
+    """One folder in new/, and what is known of it. Moments are monotonic seconds."""
+
+    name: str
+    first_seen: float
+    changed_at: float
+    renamed_in: bool = False
+    look_at: float = 0.0
+    waits_for: str | None = None
+    """As status.json shows it."""
+    busy: bool = False
+    looked: bool = False
+    tree: int = 0
+    problem: str | None = None
+    hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
+    counts: tuple[int, tuple[int | None, int | None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look's result: the verdict, and what it was passed on."""
+
+    verdict: Verdict
+    entries: dict[str, Entry]
+    owner: int
+    folder: int
+    """The folder's inode."""
+
+
+class Inbox:
+    """Looks at uploads. `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+
+    def __init__(
+        self,
+        files: Files,
+        policy: IntakePolicy,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._files = files
+        self.policy = policy
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def look(self, root: int, upload: Upload) -> Seen:
+        """Look at the upload whose folder is `root`. Raises OSError where that cannot be read."""
+        now = self._monotonic()
+        folder = os.fstat(root)
+        try:
+            found = self._files.walk(
+                root,
+                max_entries=self.policy.max_recipients + 1000,
+                max_depth=MAX_DEPTH,
+                skip=frozenset({REPORT}),
+            )
+        except TreeTooLargeError as error:
+            return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
+        entries = {entry.name: entry for entry in found}
+        tree = hash(frozenset((entry.name, _identity(entry)) for entry in found))
+        if tree != upload.tree or not upload.looked:
+            # At the first look the files' own times say how long they have been at rest; rsync cannot set those back.
+            at_rest = 0.0
+            if not upload.looked and found:
+                at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
+            upload.changed_at = now - at_rest
+            upload.tree, upload.looked = tree, True
+        return Seen(judge(self._facts(root, upload, entries, now), self.policy), entries, folder.st_uid, folder.st_ino)
+
+    def _too_large(self, upload: Upload, now: float, problem: str) -> Verdict:
+        if upload.problem != problem:
+            upload.problem, upload.changed_at = problem, now
+        look = Look({}, {}, manifest_problem=problem, unchanged_for=now - upload.changed_at)
+        verdict = judge(look, self.policy)
+        return Verdict(verdict.rule, f"fewer files: it has {problem}", self.policy.stale, verdict.errors)
+
+    def _facts(self, root: int, upload: Upload, entries: dict[str, Entry], now: float) -> Look:
+        files = {name: entry.mtime_ns // 10**9 for name, entry in entries.items() if entry.kind is Kind.FILE}
+        specials = {
+            name: entry.kind.value for name, entry in entries.items() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)
+        }
+        manifest, problem, incomplete = read_manifest(self._files, root, entries)
+        seal, wrong = None, frozenset[str]()
+        if SEAL in files:
+            text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
+            seal = parse_seal(text)
+            if seal.problem is None and seal.hashes.keys() <= files.keys():
+                wrong = self._wrong(root, upload, entries, dict(seal.hashes))
+        newline, recipients, messages = True, None, None
+        source = recipients_file(manifest, entries.keys()) if manifest is not None else None
+        if source and source in files:
+            newline = self._ends_in_newline(root, entries[source])
+        if manifest is not None and (manifest.expect.recipients is not None or manifest.expect.messages is not None):
+            recipients, messages = self._count(root, upload, entries, manifest, source)
+        return Look(
+            files, specials, manifest, problem, incomplete, seal, wrong, newline, recipients, messages,
+            upload.renamed_in, now - upload.changed_at,
+        )  # fmt: skip
+
+    def _wrong(self, root: int, upload: Upload, entries: dict[str, Entry], wanted: dict[str, str]) -> frozenset[str]:
+        """The sealed files whose hashes differ; hashes each file again only when it has changed."""
+        wrong = set()
+        for name, expected in wanted.items():
+            entry = entries[name]
+            known = upload.hashes.get(name)
+            if known is None or known[0] != _identity(entry):
+                digest = hashlib.sha256()
+                for chunk in self._files.chunks(root, entry.path):
+                    digest.update(chunk)
+                known = upload.hashes[name] = (_identity(entry), digest.hexdigest())
+            if known[1] != expected:
+                wrong.add(name)
+        return frozenset(wrong)
+
+    def _ends_in_newline(self, root: int, entry: Entry) -> bool:
+        if entry.size == 0:
+            return False
+        fd = self._files.open_file(root, entry.path)
+        try:
+            os.lseek(fd, -1, os.SEEK_END)
+            return self._files.read(fd, 1) == b"\n"
+        finally:
+            os.close(fd)
+
+    def _count(
+        self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
+    ) -> tuple[int | None, int | None]:
+        """(recipients, message files that they get), for `expect`; None where they cannot be read."""
+        if upload.counts is not None and upload.counts[0] == upload.tree:
+            return upload.counts[1]
+        recipients = 0
+        messages: set[str] = set()
+        found: tuple[int | None, int | None]
+        try:
+            rows: Iterable[Row | InlineRecipient] = ()
+            if isinstance(manifest.recipients, tuple):
+                rows = manifest.recipients
+            elif source is not None and source in entries:
+                read = read_txt if source.lower().endswith(".txt") else read_csv
+                rows = read(self._files.chunks(root, tuple(source.split("/"))), source)
+            for row in rows:
+                recipients += 1
+                path = row.message or manifest.message
+                if path not in messages and path in entries:
+                    messages.add(path)
+            found = (recipients, len(messages))
+        except (RecipientsError, NotRegularError, OSError):
+            found = (None, None)
+        upload.counts = (upload.tree, found)
+        return found
+
+
+def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:
+    """(manifest, what is wrong with it, whether more bytes could cure that)."""
+    entry = entries.get(MANIFEST)
+    if entry is None:
+        return None, f"{MANIFEST} is missing", True
+    if entry.kind is not Kind.FILE:
+        return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
+    try:
+        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)), None, False
+    except DocumentError as error:
+        return None, str(error.problems[0]), error.incomplete
+    except NotRegularError as error:
+        return None, f"{MANIFEST}: is {error}; expected a plain file", False
+    except OSError as error:
+        return None, f"{MANIFEST}: {error.strerror}", True
+
+
+def _identity(entry: Entry) -> Identity:
+    return (*entry.fingerprint, entry.ctime_ns)

@@ -1,0 +1,287 @@
+"""Brings what people see in line with the database: each job's report, and the folder that it stands in.
+
+The projector is told which jobs changed, coalesces, and writes on its own clock, off the event loop: never in the way
+of sending. A job is written whole before it changes folder, so that what lies there is exact.
+"""
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
+
+from spoold.agent.event import log
+from spoold.core.completeness import REPORT
+from spoold.core.document import DocumentError
+from spoold.core.manifest import parse_manifest
+from spoold.core.problem import printable
+from spoold.failpoint import failpoint
+from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
+from spoold.report.status import Status, status_json, status_text
+from spoold.report.table import attempt_line, recipients_csv
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import JobRow
+from spoold.storage.spooldir import FOLDERS, Spool
+from spoold.storage.store import Store
+
+_TICK = 0.25
+#: The least seconds between two writings of a job's status; between two of its lists, at least this and `_SHARE` times
+#: what the last one took.
+_STATUS_EVERY = 1.0
+_TABLE_EVERY = 2.0
+_SHARE = 20.0
+_MARK_EVERY = 30.0
+_SPEED_SPAN = 60.0
+_FLUSH = 1 << 18
+
+
+@dataclass(slots=True)
+class _Paper:
+    """What the projector remembers of one job. Moments are monotonic seconds."""
+
+    job_id: int
+    dirty: bool = True
+    busy: bool = False
+    status_at: float = -1e9
+    table_at: float = -1e9
+    table_cost: float = 0.0
+    table_dirty: bool = True
+    attempts: tuple[int, int] | None = None
+    marked_at: float = 0.0
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a report shows of the manifest."""
+
+    description: str
+    sender: str
+    zone: tzinfo
+
+
+class Projector:
+    """See the module. `relay_fault` gives the trouble of a job's relay; `zone` is for jobs that name none."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        relay_fault: Callable[[int], str | None],
+        zone: Callable[[], tzinfo],
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._relay_fault = relay_fault
+        self._zone = zone
+        self._papers: dict[int, _Paper] = {}
+        self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
+        self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+
+    def changed(self, job_id: int) -> None:
+        """The database says something new about a job. For the event loop."""
+        paper = self._papers.setdefault(job_id, _Paper(job_id))
+        paper.dirty = paper.table_dirty = True
+
+    @property
+    def settled(self) -> bool:
+        """Everything known is written."""
+        return not any(paper.dirty or paper.table_dirty or paper.busy for paper in self._papers.values())
+
+    async def run(self) -> None:
+        """Write until `stop`."""
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._stop.wait()
+            self._start_due()
+
+    async def stop(self) -> None:
+        """Write everything that is not written yet, then end."""
+        self._stop.set()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        loop = asyncio.get_running_loop()
+        for paper in list(self._papers.values()):
+            if paper.dirty or paper.table_dirty:
+                paper.dirty = paper.table_dirty = False
+                await loop.run_in_executor(self._slow, self._project, paper, True)
+        self._quick.shutdown()
+        self._slow.shutdown()
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for paper in list(self._papers.values()):
+            if paper.busy or not (paper.dirty or paper.table_dirty):
+                continue
+            table = paper.table_dirty and now - paper.table_at >= max(_TABLE_EVERY, _SHARE * paper.table_cost)
+            if not table and not (paper.dirty and now - paper.status_at >= _STATUS_EVERY):
+                continue
+            paper.busy = True
+            paper.dirty = False
+            if table:
+                paper.table_dirty = False
+            self._start(paper, table)
+
+    def _start(self, paper: _Paper, whole: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._write(paper, whole))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write(self, paper: _Paper, whole: bool) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            done = await loop.run_in_executor(self._slow if whole else self._quick, self._project, paper, whole)
+        finally:
+            paper.busy = False
+        if done and not (paper.dirty or paper.table_dirty):
+            self._papers.pop(paper.job_id, None)
+
+    # --- in a thread ------------------------------------------------------------------------------------------------
+
+    def write(self, job_id: int) -> None:
+        """Write a job's whole report now, and put it into its folder. For threads, and for jobs that nobody else
+        writes.
+        """
+        self._project(_Paper(job_id), True)
+
+    def _project(self, paper: _Paper, whole: bool) -> bool:
+        """Returns whether nothing more is to be expected of the job."""
+        try:
+            return self._write_job(paper, whole)
+        except OSError as error:
+            text = f"{error.strerror or error} ({error.filename or 'report'})"
+            if text != paper.last_error:
+                log("report.failed", job=paper.job_id, error=text)
+            paper.last_error = text
+            paper.dirty = paper.table_dirty = True
+            paper.status_at = paper.table_at = time.monotonic()
+            return False
+
+    def _write_job(self, paper: _Paper, whole: bool) -> bool:
+        job = self._store.job(paper.job_id)
+        if job is None:
+            return True
+        here = self._spool.find(job.name, FOLDERS[1:])
+        target = job.state.folder
+        if here is None:
+            if not job.state.final:
+                return False  # whoever watches the folders finds out, and ends the job
+            self._spool.files.make_directory(self._spool.fd(target), job.name)
+            here = target
+        moving = here != target
+        final = job.state.final
+        # A job that becomes active was written whole when it was deferred; nothing has been sent since.
+        whole = whole or final or (moving and target != "active")
+        files = self._spool.files
+        facts = _facts(job, self._zone())
+        with self._spool.job(here, job.name) as root:
+            with contextlib.suppress(FileExistsError):
+                files.make_directory(root, REPORT)
+            with files.closing(files.open_directory(root, REPORT)) as report:
+                self._write_status(paper, job, facts, report, durable=final)
+                self._append_attempts(paper, job, report, durable=final)
+                if whole:
+                    self._write_table(paper, job, facts.zone, report, durable=final)
+        if moving:
+            failpoint("before-move")
+            self._spool.move(job.name, here, target)
+            failpoint("after-move")
+        paper.last_error = None
+        return final
+
+    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> None:
+        now = self._clock()
+        counts = self._ledger.counts(job.id)
+        speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
+        fault = None if job.state.final else self._relay_fault(job.id)
+        status = Status(job, facts.description, facts.sender, counts, facts.zone, now, fault, speed)
+        files = self._spool.files
+        files.replace(report, "status.json", [status_json(status)], durable=durable)
+        files.replace(report, "status.txt", [status_text(status)], durable=durable)
+        statistics = statistics_json(
+            counts,
+            self._ledger.domains(job.id, DOMAINS),
+            self._ledger.replies(job.id, REPLIES),
+            self._ledger.attempt_count(job.id),
+            speed,
+            facts.zone,
+            now,
+        )
+        files.replace(report, "statistics.json", [statistics], durable=durable)
+        failpoint("report-written")
+        paper.status_at = time.monotonic()
+
+    def _append_attempts(self, paper: _Paper, job: JobRow, report: int, *, durable: bool) -> None:
+        size, last = paper.attempts or (job.attempts_bytes, job.attempts_id)
+        files = self._spool.files
+        try:
+            fd = files.open_append(report, "attempts.jsonl", size)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # Somebody shortened or removed the file: the database knows every line of it.
+            size = last = 0
+            fd = files.open_append(report, "attempts.jsonl", 0)
+        with files.closing(fd):
+            lines: list[bytes] = []
+            pending = 0
+            for row in self._ledger.attempts(job.id, last):
+                line = attempt_line(row, UTC)
+                lines.append(line)
+                pending += len(line)
+                last = row.id
+                if pending >= _FLUSH:
+                    files.write(fd, b"".join(lines))
+                    size, lines, pending = size + pending, [], 0
+            if lines:
+                files.write(fd, b"".join(lines))
+                size += pending
+            if durable:
+                files.sync(fd)
+        failpoint("attempts-appended")
+        paper.attempts = (size, last)
+        if (size, last) != (job.attempts_bytes, job.attempts_id) and (
+            durable or time.monotonic() - paper.marked_at > _MARK_EVERY
+        ):
+            self._store.mark_attempts(job.id, size, last)
+            paper.marked_at = time.monotonic()
+
+    def _write_table(self, paper: _Paper, job: JobRow, zone: tzinfo, report: int, *, durable: bool) -> None:
+        begun = time.monotonic()
+        rows = recipients_csv(self._ledger.recipients(job.id), zone)
+        self._spool.files.replace(report, "recipients.csv", rows, durable=durable)
+        paper.table_at = time.monotonic()
+        paper.table_cost = paper.table_at - begun
+
+
+def _facts(job: JobRow, zone: tzinfo) -> _Facts:
+    try:
+        manifest = parse_manifest(job.manifest)
+    except DocumentError:
+        return _Facts("", "", zone)  # a rejected job's
+    name = manifest.timing.timezone
+    return _Facts(printable(manifest.description, 500), manifest.sender, ZoneInfo(name) if name else zone)
+
+
+def _speed(paper: _Paper, final: int) -> float | None:
+    """Recipients a second that got a final state over the last minute, None until two looks were taken."""
+    now = time.monotonic()
+    paper.samples.append((now, final))
+    while now - paper.samples[0][0] > _SPEED_SPAN:
+        paper.samples.popleft()
+    begun, before = paper.samples[0]
+    return (final - before) / (now - begun) if now - begun >= 1.0 else None

@@ -1,0 +1,456 @@
+"""The running agent: starts the parts in order, keeps them going, and stops them so that nothing is lost.
+
+Start: lock, database, recovery, folders; then the parts; then READY. Stop (SIGTERM, SIGINT): no new transaction, open ones end, every
+report is written. A part that fails ends the agent: better a restart with recovery than an agent that only seems to work.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from spoold import __version__
+from spoold.agent.body import BodyReader
+from spoold.agent.control import Control, Signal
+from spoold.agent.dispatcher import Dispatcher
+from spoold.agent.event import log
+from spoold.agent.intake import Intake, Settings
+from spoold.agent.live import LiveJob
+from spoold.agent.notify import Notifier
+from spoold.agent.projector import Projector
+from spoold.agent.terms import Defaults, terms_of
+from spoold.agent.watcher import Watcher
+from spoold.core.completeness import IntakePolicy
+from spoold.core.document import DocumentError
+from spoold.core.manifest import parse_manifest
+from spoold.core.problem import printable
+from spoold.core.state import UNCERTAIN_REST, OnUncertain
+from spoold.report.agent import AgentState, RelayState, UploadState, agent_json, metrics
+from spoold.smtp.connection import Relay
+from spoold.storage.admission import Admission
+from spoold.storage.database import Database, DatabaseError
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import JobRow
+from spoold.storage.schema import SCHEMA
+from spoold.storage.spooldir import FOLDERS, Spool
+from spoold.storage.store import Store
+
+#: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
+RESERVE = 32 * 1024 * 1024
+_CONTROL_EVERY = 0.8
+_SCAN_EVERY = 1.0
+_STATUS_EVERY = 2.0
+_DISK_EVERY = 1.0
+_PURGE_EVERY = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the agent runs on; built from the configuration file, replaced whole by SIGHUP."""
+
+    relays: dict[str, Relay]
+    defaults: Defaults
+    intake: IntakePolicy
+    keep_done: float | None
+    """Seconds after which a finished job is removed; None keeps it."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.intake, self.defaults, frozenset(self.relays))
+
+
+class AgentError(Exception):
+    """The agent cannot run, or had to end; the text says why."""
+
+
+class Supervisor:
+    """See the module. `reload` reads the configuration again, or raises ValueError with its problems, one a line."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        configuration: Configuration,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        reload: Callable[[], Configuration],
+        drain: bool = False,
+        reserve: int = RESERVE,
+    ) -> None:
+        self._spool = spool
+        self._configuration = configuration
+        self._clock = clock
+        self._monotonic = monotonic
+        self._reload = reload
+        self._drain = drain
+        self._reserve = reserve
+        self._notifier = Notifier()
+        self._failure: str | None = None
+        self._state = "running"
+        self._started_at = clock()
+        self._stop = asyncio.Event()
+        self._scan_now = asyncio.Event()
+        self._control_now = asyncio.Event()
+        self._control_threads = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        self._loop = asyncio.get_running_loop()
+        self._watching = False
+
+    async def run(self) -> None:
+        """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
+        self._spool.lock()
+        self._database = Database(self._spool.database, on_failure=self._database_failed, on_full=self._database_full)
+        try:
+            self._database.start(SCHEMA)
+            await self._serve()
+        finally:
+            await self._loop.run_in_executor(None, self._database.close)
+            self._control_threads.shutdown()
+            self._threads.shutdown()
+        if self._failure is not None:
+            raise AgentError(self._failure)
+
+    async def _serve(self) -> None:
+        self._store = Store(self._database)
+        self._ledger = Ledger(self._database)
+        admission = Admission(self._database)
+        self._projector = Projector(
+            self._spool,
+            self._store,
+            self._ledger,
+            clock=self._clock,
+            relay_fault=self._relay_fault,
+            zone=self._zone,
+        )
+        self._dispatcher = Dispatcher(
+            self._store,
+            self._configuration.relays,
+            BodyReader(self._spool, self._threads),
+            self._threads,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            changed=self._projector.changed,
+        )
+        self._intake = Intake(
+            self._spool,
+            admission,
+            self._store,
+            self._projector,
+            self._configuration.settings,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            accepted=lambda job_id: self._soon(self._accepted, job_id),
+            reserve=self._reserve,
+        )
+        self._control = Control(self._spool)
+        self._watcher = Watcher(self._spool, self._loop, self._stirred)
+        await self._loop.run_in_executor(self._threads, self._recover)
+        await self._load()
+        for name, handler in (
+            (signal.SIGTERM, self._terminate),
+            (signal.SIGINT, self._terminate),
+            (signal.SIGHUP, self._hang_up),
+        ):
+            self._loop.add_signal_handler(name, handler, name)
+        try:
+            await self._work()
+        finally:
+            self._watcher.stop()
+            self._intake.stop()
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Make database, folders and hidden leftovers agree. In a thread, before anything else runs."""
+        now = self._clock()
+        holding: dict[int, float | None] = {}
+        for job_id in self._store.claimed_jobs():
+            row = self._store.job(job_id)
+            with contextlib.suppress(DocumentError):
+                if row is not None and parse_manifest(row.manifest).on_uncertain is OnUncertain.HOLD:
+                    holding[job_id] = None
+        uncertain = self._store.recover(now, holding, UNCERTAIN_REST)
+        if uncertain:
+            log("agent.recovered", uncertain=uncertain)
+        self._intake_recover()
+
+    def _intake_recover(self) -> None:
+        self._intake.recover()
+        for job_id, name, state in self._store.places():
+            here = self._spool.find(name, FOLDERS[1:])
+            if here is not None and here != state.folder:
+                self._projector.write(job_id)
+
+    async def _load(self) -> None:
+        rows = await self._loop.run_in_executor(self._threads, self._store.live_jobs)
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: JobRow) -> None:
+        manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
+        terms = terms_of(manifest, self._configuration.defaults, row.accepted_at)
+        self._dispatcher.add(LiveJob.of(row, manifest, terms))
+        self._projector.changed(row.id)
+
+    def _soon(self, call: Callable[..., None], *values: object) -> None:
+        """From a thread into the event loop; nothing, once that has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *values)
+
+    def _accepted(self, job_id: int) -> None:
+        async def add() -> None:
+            row = await self._loop.run_in_executor(self._threads, self._store.job, job_id)
+            if row is not None and job_id not in self._dispatcher.jobs:
+                self._add(row)
+                self._control_now.set()
+
+        self._keep(add())
+
+    def _keep(self, work: "asyncio._CoroutineLike[None]") -> None:
+        self._group.create_task(work)
+
+    # --- the parts ----------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                try:
+                    await self._loop.run_in_executor(self._threads, self._watcher.start)
+                    self._watching = True
+                except OSError as error:
+                    log("watch.failed", error=error.strerror or str(error))
+                parts = [
+                    group.create_task(part, name=name)
+                    for name, part in (
+                        ("scan", self._scan()),
+                        ("control", self._look_at_controls()),
+                        ("status", self._tell()),
+                        ("disk", self._look_at_disk()),
+                        ("watchdog", self._ping()),
+                        ("purge", self._purge()),
+                    )
+                ]
+                dispatcher = group.create_task(self._dispatcher.run(), name="dispatcher")
+                projector = group.create_task(self._projector.run(), name="projector")
+                if self._drain:
+                    parts.append(group.create_task(self._watch_drain(), name="drain"))
+                log("agent.started", version=__version__, spool=str(self._spool.path), jobs=len(self._dispatcher.jobs))
+                self._notifier.ready(self._summary())
+                await self._stop.wait()
+                self._state = "stopping"
+                self._dispatcher.stop()
+                while not dispatcher.done():
+                    self._notifier.extend(30)
+                    await asyncio.wait([dispatcher], timeout=10)
+                self._intake.stop()
+                for part in parts:
+                    part.cancel()
+                if self._failure is None:
+                    await self._projector.stop()
+                    await projector
+                else:
+                    projector.cancel()
+        except* (asyncio.CancelledError, DatabaseError) as group_error:
+            if self._failure is None:
+                self._failure = str(group_error.exceptions[0])
+        if self._failure is None:
+            self._state = "stopped"
+            await self._loop.run_in_executor(self._threads, self._write_state)
+            log("agent.stopped")
+
+    async def _scan(self) -> None:
+        while True:
+            self._scan_now.clear()
+            wait = await self._loop.run_in_executor(self._control_threads, self._intake.scan)
+            pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
+            await _until(self._scan_now, pause)
+
+    async def _look_at_controls(self) -> None:
+        while True:
+            await _until(self._control_now, _CONTROL_EVERY)
+            self._control_now.clear()
+            jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
+            for found in await self._loop.run_in_executor(self._control_threads, self._control.look, jobs):
+                await self._obey(found)
+
+    async def _obey(self, found: Signal) -> None:
+        job = self._dispatcher.jobs.get(found.job_id)
+        if job is None:
+            return
+        if (found.cancel or found.missing) and not job.cancelled:
+            reason = "CANCEL" if found.cancel else "the job's folder was removed"
+            log("job.cancelled", job=job.name, reason=reason)
+            await self._dispatcher.cancel(job)
+        if found.hold != job.held and not found.missing:
+            await self._dispatcher.hold(job, found.hold)
+        if found.retry:
+            count = await self._dispatcher.retry(job, uncertain=False)
+            if found.retry_uncertain:
+                count += await self._dispatcher.retry(job, uncertain=True)
+            log("job.retried", job=job.name, recipients=count)
+            await self._loop.run_in_executor(self._control_threads, self._control.remove_retry, job.id, job.name)
+
+    def _stirred(self, folder: str, name: str, renamed_in: bool) -> None:
+        if folder == "new":
+            self._intake.hint(name, renamed_in=renamed_in)
+            self._scan_now.set()
+        else:
+            self._control_now.set()
+
+    async def _look_at_disk(self) -> None:
+        while True:
+            free = self._spool.files.free_bytes(self._spool.root)
+            full = free < self._reserve
+            if full != self._dispatcher.disk_full:
+                self._dispatcher.disk_full = full
+                if full:
+                    log("disk.full", free=free)
+                else:
+                    log("disk.free")
+                self._dispatcher.relay_changed()
+            await asyncio.sleep(_DISK_EVERY)
+
+    async def _ping(self) -> None:
+        interval = self._notifier.watchdog_interval
+        while interval is not None:
+            await self._store.alive()
+            self._notifier.watchdog()
+            await asyncio.sleep(interval)
+
+    async def _purge(self) -> None:
+        while True:
+            keep = self._configuration.keep_done
+            if keep is not None:
+                await self._loop.run_in_executor(self._threads, self._remove_done, self._clock() - keep)
+            await asyncio.sleep(_PURGE_EVERY)
+
+    def _remove_done(self, before: float) -> None:
+        for job_id, name in self._store.ended_before(before):
+            self._spool.files.remove_tree(self._spool.fd("done"), name)
+            self._store.forget(job_id)
+            log("job.removed", job=name)
+
+    async def _watch_drain(self) -> None:
+        """End when nothing is left that could be sent now."""
+        calm = 0
+        while calm < 3:
+            await asyncio.sleep(0.2)
+            busy = self._intake.settling or not self._dispatcher.idle or not self._projector.settled
+            calm = 0 if busy else calm + 1
+        self._stop.set()
+
+    # --- what it tells --------------------------------------------------------------------------------------------------
+
+    async def _tell(self) -> None:
+        while True:
+            self._notifier.status(self._summary())
+            await self._loop.run_in_executor(self._threads, self._write_state)
+            await asyncio.sleep(_STATUS_EVERY)
+
+    def _summary(self) -> str:
+        jobs = list(self._dispatcher.jobs.values())
+        down = [name for name, delivery in self._dispatcher.deliveries.items() if not delivery.health.up]
+        text = (
+            f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
+        )
+        return text + (f"; relay down: {', '.join(down)}" if down else "")
+
+    def _write_state(self) -> None:
+        """SPOOL/status.json and metrics.prom. In a thread."""
+        now = self._clock()
+        since = now - self._monotonic()
+        warnings = list(self._configuration.warnings)
+        if self._dispatcher.disk_full:
+            warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
+        state = AgentState(
+            version=__version__,
+            pid=os.getpid(),
+            state=self._state,
+            started_at=self._started_at,
+            now=now,
+            sent=self._dispatcher.sent,
+            relays=[
+                RelayState(
+                    name,
+                    delivery.relay.address,
+                    delivery.health.up,
+                    delivery.connected,
+                    None if delivery.health.fault is None else str(delivery.health.fault),
+                    None if delivery.health.up else since + delivery.health.until,
+                )
+                for name, delivery in list(self._dispatcher.deliveries.items())
+            ],
+            uploads=[
+                UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)
+                for upload in self._intake.waiting
+            ],
+            live=self._store.live_jobs(),
+            done=self._store.done_jobs(),
+            warnings=warnings,
+        )
+        files = self._spool.files
+        try:
+            files.replace(self._spool.root, "status.json", [agent_json(state, self._zone())])
+            files.replace(self._spool.root, "metrics.prom", [metrics(state)])
+        except OSError as error:
+            log("report.failed", job="status.json", error=error.strerror or str(error))
+
+    def _relay_fault(self, job_id: int) -> str | None:
+        job = self._dispatcher.jobs.get(job_id)
+        return None if job is None else self._dispatcher.relay_fault(job)
+
+    def _zone(self) -> tzinfo:
+        return self._configuration.defaults.zone
+
+    # --- signals and failures -------------------------------------------------------------------------------------------
+
+    def _terminate(self, number: signal.Signals) -> None:
+        log("agent.stopping", signal=number.name, open=self._dispatcher.open)
+        self._notifier.stopping(f"waiting for {self._dispatcher.open} open recipients")
+        self._stop.set()
+
+    def _hang_up(self, _: signal.Signals) -> None:
+        self._notifier.reloading()
+        try:
+            configuration = self._reload()
+        except ValueError as error:
+            for line in str(error).splitlines():
+                log("agent.reload_failed", problem=line)
+        else:
+            self._configuration = configuration
+            changed = self._dispatcher.use(configuration.relays)
+            self._intake.use(configuration.settings)
+            for job in self._dispatcher.jobs.values():
+                row_terms = terms_of(job.manifest, configuration.defaults, job.accepted_at)
+                self._dispatcher.retime(job, row_terms)
+            log("agent.reloaded", changed=changed)
+        self._notifier.ready(self._summary())
+
+    def _database_failed(self, error: Exception) -> None:
+        """Nothing can be recorded any more: end. From the database's thread."""
+        self._failure = f"the database failed and nothing more is sent: {error}; the next start recovers"
+        self._soon(self._fail)
+
+    def _fail(self) -> None:
+        log("agent.failed", error=self._failure)
+        self._stop.set()
+
+    def _database_full(self, full: bool) -> None:
+        def tell() -> None:
+            self._dispatcher.disk_full = full
+            self._dispatcher.relay_changed()
+            log("disk.full", free=0) if full else log("disk.free")
+
+        self._soon(tell)
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

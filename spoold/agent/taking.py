@@ -1,0 +1,156 @@
+"""Taking an upload out of its sender's hands, and giving it back if that was too early.
+
+The upload is renamed to `new/.claim-NAME`, then its files go one by one into a folder that the agent made,
+`active/.take-NAME`: by rename where the agent's own uid owns everything, else by copy. A late writer that still has
+the old folder open writes into that and changes nothing here. After a kill, `give_back` makes one upload of what is in
+the two again.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from spoold.core.completeness import NOT_CONTENT, READY, REPORT
+from spoold.core.problem import printable
+from spoold.failpoint import failpoint
+from spoold.storage.files import Entry, Kind, Path
+from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+
+#: More files than this are synced with their whole file system.
+_MANY = 100
+
+
+class ChangedError(Exception):
+    """The upload changed while it was being taken: it was not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole."""
+
+    hashes: Mapping[str, bytes]
+    digest: bytes
+
+
+def claim(spool: Spool, name: str) -> None:
+    """Rename `new/NAME` to `new/.claim-NAME`. Raises OSError."""
+    spool.move(name, "new", "new", CLAIM + name)
+    failpoint("claim-renamed")
+
+
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken:
+    """Bring the claimed upload's files into `active/.take-NAME`, durable and hashed.
+
+    `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
+    than `owner` are refused with ChangedError too: nobody's files are taken by another's name.
+    """
+    entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY)]
+    files = spool.files
+    move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
+    files.make_directory(spool.fd("active"), TAKE + name)
+    hashes: dict[str, bytes] = {}
+    with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
+        for entry in sorted((entry for entry in entries if entry.kind is Kind.DIRECTORY), key=lambda entry: entry.path):
+            with files.directory(target, entry.path[:-1]) as parent:
+                files.make_directory(parent, entry.path[-1])
+        wanted = [entry for entry in entries if entry.kind is Kind.FILE]
+        for entry in wanted:
+            if entry.uid != owner:
+                raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
+            if move:
+                _move(spool, source, target, entry.path)
+                after = files.stat(target, entry.path)
+            else:
+                hashes[entry.name] = _copy(spool, source, target, entry.path)
+                after = files.stat(source, entry.path)
+            if after is None or after.fingerprint != entry.fingerprint:
+                raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
+            failpoint("file-taken")
+        if len(wanted) > _MANY:
+            files.sync_filesystem(target)
+        else:
+            for entry in wanted:
+                files.sync_file(target, entry.path)
+                failpoint("file-synced")
+        for path in {entry.path[:-1] for entry in wanted} | {()}:
+            with files.directory(target, path) as folder:
+                files.sync(folder)
+        if move:
+            for entry in wanted:
+                hashes[entry.name] = _hash(spool, target, entry.path)
+    files.sync(spool.fd("active"))
+    return Taken(hashes, content_digest(hashes))
+
+
+def content_digest(hashes: Mapping[str, bytes]) -> bytes:
+    """One digest for the names and contents of all files that are content (not control files, seal or report)."""
+    whole = hashlib.sha256()
+    for name in sorted(hashes):
+        if name.partition("/")[0] not in NOT_CONTENT:
+            encoded = os.fsencode(name)
+            whole.update(len(encoded).to_bytes(4) + encoded + hashes[name])
+    return whole.digest()
+
+
+def give_back(spool: Spool, name: str) -> str:
+    """Put a claimed upload back into `new/`, whatever had been taken of it; returns the name that it has there."""
+    files = spool.files
+    claimed = files.stat(spool.fd("new"), (CLAIM + name,)) is not None
+    taken = files.stat(spool.fd("active"), (TAKE + name,)) is not None
+    if claimed and taken:
+        with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
+            for entry in files.walk(target, max_entries=10_000_000, max_depth=100):
+                if entry.kind is Kind.FILE and files.stat(source, entry.path) is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        _move(spool, target, source, entry.path)
+            files.sync(source)
+        files.remove_tree(spool.fd("active"), TAKE + name)
+    back, number = name, 1
+    while files.stat(spool.fd("new"), (back,)) is not None:
+        number += 1
+        back = f"{name[:94]}.{number}"
+    if claimed:
+        spool.move(CLAIM + name, "new", "new", back)
+    elif taken:
+        spool.move(TAKE + name, "active", "new", back)
+    return back
+
+
+def drop_claim(spool: Spool, name: str, job: str) -> None:
+    """Remove what is left of an upload that has become a job.
+
+    Raises OSError where another user's folder forbids it; it is out of the way all the same, as `.taken-JOB`.
+    """
+    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is None:
+        return
+    spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
+    spool.files.remove_tree(spool.fd("new"), TAKEN + job)
+
+
+def _move(spool: Spool, source: int, target: int, path: Path) -> None:
+    with spool.files.directory(source, path[:-1]) as here, spool.files.directory(target, path[:-1]) as there:
+        spool.files.rename(here, path[-1], there, path[-1])
+
+
+def _copy(spool: Spool, source: int, target: int, path: Path) -> bytes:
+    """A private copy: only that is safe from a writer of another uid who has the file open."""
+    digest = hashlib.sha256()
+    files = spool.files
+    with files.directory(target, path[:-1]) as there:
+        fd = files.create(there, path[-1])
+        try:
+            for chunk in files.chunks(source, path):
+                digest.update(chunk)
+                files.write(fd, chunk)
+        finally:
+            os.close(fd)
+    return digest.digest()
+
+
+def _hash(spool: Spool, root: int, path: Path) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in spool.files.chunks(root, path):
+        digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,140 @@
+"""SPOOL/status.json and SPOOL/metrics.prom: the agent's own state, for people's tools and for Prometheus."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from spoold.core.state import RecipientState
+from spoold.report.clock import rfc3339
+from spoold.storage.record import JobRow
+
+
+@dataclass(frozen=True, slots=True)
+class RelayState:
+    """One relay now: `fault` says what is wrong and what to do; `retry_at` in POSIX seconds."""
+
+    name: str
+    address: str
+    up: bool
+    connections: int
+    fault: str | None
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadState:
+    """One folder in new/; `since` in POSIX seconds."""
+
+    name: str
+    waits_for: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What the agent says of itself. `state` is running, stopping or stopped; `sent` counts since the start."""
+
+    version: str
+    pid: int
+    state: str
+    started_at: float
+    now: float
+    sent: int
+    relays: Sequence[RelayState]
+    uploads: Sequence[UploadState]
+    live: Sequence[JobRow]
+    done: Sequence[JobRow]
+    warnings: Sequence[str]
+
+
+def agent_json(agent: AgentState, zone: tzinfo) -> bytes:
+    """The document: agent, relays, uploads that wait, jobs (live ones, and the last that ended)."""
+    return orjson.dumps(
+        {
+            "agent": {
+                "version": agent.version,
+                "pid": agent.pid,
+                "state": agent.state,
+                "started_at": rfc3339(agent.started_at, zone),
+                "sent": agent.sent,
+            },
+            "updated_at": rfc3339(agent.now, zone),
+            "warnings": list(agent.warnings),
+            "relays": [
+                {
+                    "relay": relay.name,
+                    "address": relay.address,
+                    "up": relay.up,
+                    "connections": relay.connections,
+                    "error": relay.fault,
+                    "retry_at": rfc3339(relay.retry_at, zone),
+                }
+                for relay in agent.relays
+            ],
+            "uploads": [
+                {"upload": upload.name, "waits_for": upload.waits_for, "since": rfc3339(upload.since, zone)}
+                for upload in agent.uploads
+            ],
+            "jobs": [_job(job, zone) for job in (*agent.live, *agent.done)],
+        },
+        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def _job(job: JobRow, zone: tzinfo) -> dict[str, object]:
+    return {
+        "job": job.name,
+        "state": job.state.value,
+        "folder": job.state.folder,
+        "reason": job.standing.reason,
+        "since": rfc3339(job.since, zone),
+        "next_at": rfc3339(job.standing.next_at, zone),
+        "total": job.total,
+        "counts": {state.label: job.counts.get(state, 0) for state in RecipientState},
+    }
+
+
+class _Collector(Collector):
+    def __init__(self, agent: AgentState, totals: Mapping[RecipientState, int]) -> None:
+        self._agent = agent
+        self._totals = totals
+
+    def collect(self) -> Iterator[Metric]:
+        agent = self._agent
+        info = GaugeMetricFamily("spoold_build_info", "The running version.", labels=["version"])
+        info.add_metric([agent.version], 1)
+        yield info
+        yield GaugeMetricFamily("spoold_start_time_seconds", "When the agent started.", agent.started_at)
+        yield CounterMetricFamily("spoold_sent", "Recipients accepted by a relay since the start.", agent.sent)
+        recipients = GaugeMetricFamily("spoold_recipients", "Recipients of live jobs by state.", labels=["state"])
+        for state in RecipientState:
+            recipients.add_metric([state.label], self._totals.get(state, 0))
+        yield recipients
+        jobs = GaugeMetricFamily("spoold_jobs", "Live jobs by state.", labels=["state"])
+        for name in ("sending", "scheduled", "waiting", "held"):
+            jobs.add_metric([name], sum(job.state.value == name for job in agent.live))
+        yield jobs
+        yield GaugeMetricFamily("spoold_uploads", "Uploads that are not complete.", len(agent.uploads))
+        up = GaugeMetricFamily("spoold_relay_up", "Whether the relay can be used.", labels=["relay"])
+        connections = GaugeMetricFamily("spoold_relay_connections", "Open connections.", labels=["relay"])
+        for relay in agent.relays:
+            up.add_metric([relay.name], int(relay.up))
+            connections.add_metric([relay.name], relay.connections)
+        yield up
+        yield connections
+
+
+def metrics(agent: AgentState) -> bytes:
+    """The same in Prometheus' text format."""
+    totals: dict[RecipientState, int] = {}
+    for job in agent.live:
+        for state, count in job.counts.items():
+            totals[state] = totals.get(state, 0) + count
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(agent, totals))
+    return generate_latest(registry)

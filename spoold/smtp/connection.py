@@ -1,0 +1,136 @@
+"""Connecting to a relay: TCP, TLS, EHLO and login by aiosmtplib, then the transport goes to a `Session`.
+
+What can go wrong here costs no recipient anything: it is a `Fault` of the relay.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import aiosmtplib
+
+from spoold.core.outcome import Fault, FaultKind
+from spoold.core.problem import printable
+from spoold.smtp.session import Session, Timeouts
+
+
+class Security(StrEnum):
+    """How a connection is encrypted: not at all, by STARTTLS (RFC 3207), or from its first byte (RFC 8314)."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
+
+
+class SecretError(Exception):
+    """A password cannot be read; the text says which file and why, never what is in it."""
+
+
+@dataclass(frozen=True)
+class Relay:
+    """All that it takes to use a relay. `password` is asked at each connection, so that it can change while the agent
+    runs.
+    """
+
+    name: str
+    host: str
+    port: int
+    security: Security
+    ca_file: str | None = None
+    username: str | None = None
+    password: Callable[[], str] | None = None
+    connections: int = 20
+    recipients_per_message: int = 100
+    fallback: str | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+async def connect(relay: Relay) -> Session | Fault:
+    """An open, encrypted, logged-in session, or what is in its way."""
+    try:
+        context = _context(relay) if relay.security is not Security.NONE else None
+        password = relay.password() if relay.username is not None and relay.password is not None else None
+    except (OSError, ssl.SSLError) as error:
+        return Fault(FaultKind.TLS, f"{relay.address}: ca_file {relay.ca_file}: {_reason(error)}")
+    except SecretError as error:
+        return Fault(FaultKind.LOGIN, f"{relay.address}: {error}")
+    client = aiosmtplib.SMTP(
+        hostname=relay.host,
+        port=relay.port,
+        timeout=relay.timeouts.connect,
+        use_tls=relay.security is Security.TLS,
+        start_tls=relay.security is Security.STARTTLS,
+        tls_context=context,
+        local_hostname=_local_hostname(),
+    )
+    try:
+        await client.connect()
+        await client.ehlo()
+        if relay.username is not None:
+            # aiosmtplib picks the mechanism: CRAM-MD5, PLAIN, LOGIN, as the server offers them (RFC 4954).
+            await client.login(relay.username, password or "")
+    except (TimeoutError, aiosmtplib.SMTPException, OSError, ValueError) as error:
+        client.close()
+        return _fault(relay, error)
+    except BaseException:
+        client.close()
+        raise
+    transport = client.transport
+    if not isinstance(transport, asyncio.Transport):
+        client.close()
+        return Fault(FaultKind.CONNECT, f"{relay.address}: the connection closed at once")
+    return Session(transport, dict(client.esmtp_extensions), relay.host, relay.timeouts)
+
+
+def _context(relay: Relay) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=relay.ca_file)
+
+
+def _local_hostname() -> str:
+    """What EHLO says (RFC 5321 §4.1.1.1): the host's name, or its loopback literal where that is no domain."""
+    name = socket.gethostname()
+    return name if "." in name and name.isascii() else "[127.0.0.1]"
+
+
+def _fault(relay: Relay, error: BaseException) -> Fault:
+    at = relay.address
+    text = _reason(error)
+    chain = [error, error.__cause__, error.__context__]
+    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
+        found = next(link for link in chain if isinstance(link, ssl.SSLCertVerificationError))
+        return Fault(FaultKind.TLS, f"{at}: the relay's certificate is not trusted: {found.verify_message}")
+    if any(isinstance(link, ssl.SSLError) for link in chain) or "STARTTLS" in text.upper():
+        return Fault(FaultKind.TLS, f"{at}: TLS failed: {text}")
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError):
+        return Fault(FaultKind.LOGIN, f"{at}: the relay refused the login of {relay.username}: {text}")
+    if any(isinstance(link, socket.gaierror) for link in chain):
+        return Fault(FaultKind.DNS, f"{at}: the host's name cannot be resolved: {text}")
+    if isinstance(error, (aiosmtplib.SMTPConnectTimeoutError, asyncio.TimeoutError)):
+        return Fault(FaultKind.CONNECT, f"{at}: no answer within {relay.timeouts.connect:g} s")
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        if error.code == 421:
+            return Fault(FaultKind.BUSY, f"{at}: the relay turned the connection away: {text}")
+        return Fault(FaultKind.GREETING, f"{at}: the relay refused the session: {text}")
+    if isinstance(error, aiosmtplib.SMTPException) and "AUTH" in text.upper():
+        return Fault(FaultKind.LOGIN, f"{at}: {text}")
+    if isinstance(error, (OSError, aiosmtplib.SMTPConnectError)):
+        return Fault(FaultKind.CONNECT, f"{at}: cannot connect: {text}")
+    return Fault(FaultKind.GREETING, f"{at}: the session could not be opened: {text}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return printable(f"{error.code} {error.message}".strip())
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    with contextlib.suppress(IndexError):
+        return printable(str(error.args[0]))
+    return type(error).__name__

@@ -1,0 +1,325 @@
+"""Every file operation of spoold, by directory descriptor, never through a symbolic link: the one seam for faults.
+
+A path inside a job is a tuple of names; each name is opened by itself below the descriptor of the one before it, so
+that no name can lead out of the folder. Errors are OSErrors, as the system gives them.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from spoold.failpoint import failpoint
+
+CHUNK = 1 << 18
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Path = tuple[str, ...]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Kind(Enum):
+    """What a directory entry is; the value completes the sentence "X is …"."""
+
+    FILE = "a regular file"
+    DIRECTORY = "a directory"
+    SYMLINK = "a symbolic link"
+    FIFO = "a FIFO"
+    SOCKET = "a socket"
+    DEVICE = "a device"
+    HARD_LINK = "a hard link (a file with a second name)"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a tree. `path` is relative to the tree's root; times are nanoseconds since the epoch."""
+
+    path: Path
+    kind: Kind
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    uid: int
+
+    @property
+    def name(self) -> str:
+        """The path as people write it."""
+        return "/".join(self.path)
+
+    @property
+    def fingerprint(self) -> tuple[int, int, int]:
+        """Changes when the content does; stays the same over a rename."""
+        return (self.inode, self.size, self.mtime_ns)
+
+
+class TreeTooLargeError(Exception):
+    """A tree has more entries or levels than allowed."""
+
+
+class NotRegularError(Exception):
+    """A name that should be a file of one link is something else."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind.value)
+        self.kind = kind
+
+
+class Files:
+    """The file operations. Tests subclass it to make one of them fail."""
+
+    def open_directory(self, parent: int | None, name: str) -> int:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+
+    @contextlib.contextmanager
+    def directory(self, root: int, path: Path = ()) -> Iterator[int]:
+        """The descriptor of the directory `path` below `root`, for the length of a with block."""
+        fd = os.dup(root)
+        try:
+            for name in path:
+                below = self.open_directory(fd, name)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def closing(self, fd: int) -> Iterator[int]:
+        """Close `fd` at the end of a with block."""
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def open_file(self, root: int, path: Path) -> int:
+        """A descriptor for reading the regular file `path`, which must have one link and no symlink on its way.
+
+        Raises NotRegularError for anything else, and OSError (ELOOP, ENOTDIR for a link among its directories).
+        """
+        with self.directory(root, path[:-1]) as parent:
+            try:
+                fd = os.open(path[-1], _READ, dir_fd=parent)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise NotRegularError(Kind.SYMLINK) from None
+                if error.errno == errno.ENXIO:
+                    raise NotRegularError(Kind.SOCKET) from None
+                raise
+        kind = _kind(os.fstat(fd))
+        if kind is not Kind.FILE:
+            os.close(fd)
+            raise NotRegularError(kind)
+        return fd
+
+    def chunks(self, root: int, path: Path, size: int = CHUNK) -> Iterator[bytes]:
+        """The content of the file `path` in pieces of at most `size` bytes."""
+        fd = self.open_file(root, path)
+        try:
+            while chunk := self.read(fd, size):
+                yield chunk
+        finally:
+            os.close(fd)
+
+    def read(self, fd: int, size: int) -> bytes:
+        return os.read(fd, size)
+
+    def read_small(self, root: int, path: Path, limit: int) -> bytes:
+        """The first `limit` bytes of a file."""
+        return b"".join(self._limited(root, path, limit))
+
+    def _limited(self, root: int, path: Path, limit: int) -> Iterator[bytes]:
+        left = limit
+        for chunk in self.chunks(root, path, min(limit, CHUNK)):
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
+                return
+
+    def stat(self, root: int, path: Path) -> Entry | None:
+        """The entry `path`, None where there is none."""
+        try:
+            with self.directory(root, path[:-1]) as parent:
+                return _entry(path, os.stat(path[-1], dir_fd=parent, follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, fd: int) -> list[str]:
+        return os.listdir(fd)
+
+    def walk(self, root: int, *, max_entries: int, max_depth: int, skip: frozenset[str] = frozenset()) -> list[Entry]:
+        """All entries below `root`, directories too, in no order; `skip` names entries of the top level to leave out.
+
+        Raises TreeTooLargeError; a name that vanishes while it is looked at is left out.
+        """
+        found: list[Entry] = []
+
+        def visit(fd: int, prefix: Path) -> None:
+            if len(prefix) >= max_depth:
+                raise TreeTooLargeError(f"{'/'.join(prefix)[:100]} is more than {max_depth} folders deep")
+            with os.scandir(fd) as listing:
+                children = list(listing)
+            for child in children:
+                if not prefix and child.name in skip:
+                    continue
+                path = (*prefix, child.name)
+                try:
+                    entry = _entry(path, os.stat(child.name, dir_fd=fd, follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+                found.append(entry)
+                if len(found) > max_entries:
+                    raise TreeTooLargeError(f"more than {max_entries} files")
+                if entry.kind is Kind.DIRECTORY:
+                    try:
+                        below = self.open_directory(fd, child.name)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                    try:
+                        visit(below, path)
+                    finally:
+                        os.close(below)
+
+        visit(root, ())
+        return found
+
+    def make_directory(self, parent: int, name: str, mode: int = 0o777) -> None:
+        os.mkdir(name, mode, dir_fd=parent)
+
+    def rename(self, from_fd: int, name: str, to_fd: int, new_name: str) -> None:
+        """Rename without replacing a non-empty directory; durable once the directories are synced."""
+        os.rename(name, new_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+
+    def unlink(self, parent: int, name: str) -> None:
+        os.unlink(name, dir_fd=parent)
+
+    def remove_directory(self, parent: int, name: str) -> None:
+        os.rmdir(name, dir_fd=parent)
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def sync_filesystem(self, fd: int) -> None:
+        """Everything written to the file system of `fd`: for many files far cheaper than one sync each (syncfs(2))."""
+        if _libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def sync_file(self, root: int, path: Path) -> None:
+        fd = self.open_file(root, path)
+        try:
+            self.sync(fd)
+        finally:
+            os.close(fd)
+
+    def create(self, parent: int, name: str, mode: int = 0o666) -> int:
+        """A descriptor for writing the new file `name`; FileExistsError if there is one."""
+        return os.open(name, _CREATE, mode, dir_fd=parent)
+
+    def write(self, fd: int, data: bytes) -> None:
+        """All of `data`, however many calls it takes."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def replace(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
+        """Put `chunks` in the place of the file `name` atomically; `durable` syncs both. Returns the size."""
+        temporary = f".{name}.tmp"
+        with contextlib.suppress(FileNotFoundError):
+            self.unlink(parent, temporary)
+        fd = self.create(parent, temporary)
+        size = 0
+        try:
+            try:
+                for chunk in chunks:
+                    self.write(fd, chunk)
+                    size += len(chunk)
+                if durable:
+                    self.sync(fd)
+            finally:
+                os.close(fd)
+            failpoint("before-report")
+            self.rename(parent, temporary, parent, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(parent, temporary)
+            raise
+        if durable:
+            self.sync(parent)
+        return size
+
+    def open_append(self, parent: int, name: str, at: int) -> int:
+        """A descriptor for appending to `name`, created if need be and cut to `at` bytes; OSError if it is shorter."""
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=parent)
+        try:
+            if os.fstat(fd).st_size < at:
+                raise OSError(errno.ESTALE, "the file is shorter than what was written to it")
+            os.ftruncate(fd, at)
+            os.lseek(fd, at, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def remove_tree(self, parent: int, name: str) -> None:
+        """Remove `name` and all below it, following nothing; what is gone already is no error."""
+        try:
+            fd = self.open_directory(parent, name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(parent, name)
+            return
+        try:
+            for child in self.names(fd):
+                with contextlib.suppress(FileNotFoundError):
+                    if stat.S_ISDIR(os.stat(child, dir_fd=fd, follow_symlinks=False).st_mode):
+                        self.remove_tree(fd, child)
+                    else:
+                        self.unlink(fd, child)
+        finally:
+            os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            self.remove_directory(parent, name)
+
+    def free_bytes(self, fd: int) -> int:
+        """Bytes that an unprivileged process may still write to the file system of `fd`."""
+        found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize
+
+
+def _kind(status: os.stat_result) -> Kind:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return Kind.FILE if status.st_nlink == 1 else Kind.HARD_LINK
+    if stat.S_ISDIR(mode):
+        return Kind.DIRECTORY
+    if stat.S_ISLNK(mode):
+        return Kind.SYMLINK
+    if stat.S_ISFIFO(mode):
+        return Kind.FIFO
+    if stat.S_ISSOCK(mode):
+        return Kind.SOCKET
+    return Kind.DEVICE
+
+
+def _entry(path: Path, status: os.stat_result) -> Entry:
+    return Entry(
+        path,
+        _kind(status),
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_uid,
+    )

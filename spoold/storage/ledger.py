@@ -1,0 +1,160 @@
+"""Reading the database for reports: exact counts from the tallies, long lists in short reads.
+
+A list is read in chunks, each a transaction of its own, so that a report of a million rows keeps no snapshot open.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spoold.core.state import RecipientState
+from spoold.storage.database import Database
+from spoold.storage.record import id_range
+
+_CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientRow:
+    """One recipient as reports show it; times are POSIX seconds."""
+
+    line: int
+    address: str
+    state: RecipientState
+    attempts: int
+    code: int | None
+    status: str | None
+    diagnostic: str | None
+    remote_mta: str | None
+    category: str | None
+    last_attempt_at: float | None
+    due_at: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt; `at` in POSIX seconds."""
+
+    id: int
+    at: float
+    line: int
+    address: str
+    number: int
+    result: str
+    code: int | None
+    status: str | None
+    diagnostic: str | None
+    relay: str | None
+    remote_mta: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTally:
+    """How often one kind of reply was given, with an example of its text."""
+
+    result: str
+    code: int | None
+    status: str
+    category: str | None
+    example: str
+    count: int
+
+
+class Ledger:
+    """See the module."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def counts(self, job_id: int) -> dict[RecipientState, int]:
+        """Recipients by state, those in open transactions as *sending*; they add up to the job's total."""
+        low, high = id_range(job_id)
+        with self._database.reading() as reader:
+            # One statement, one snapshot: a commit between two would let the sum go wrong.
+            rows = reader.execute(
+                "SELECT state, n FROM state_tally WHERE job_id = ? UNION ALL"
+                " SELECT -1 - r.state, count(*) FROM claim c JOIN recipient r ON r.id = c.id"
+                " WHERE c.id BETWEEN ? AND ? GROUP BY r.state",
+                (job_id, low, high),
+            ).fetchall()
+        counts = dict.fromkeys(RecipientState, 0)
+        for state, count in rows:
+            if state >= 0:
+                counts[RecipientState(state)] += count
+            else:
+                counts[RecipientState(-1 - state)] -= count
+                counts[RecipientState.SENDING] += count
+        return counts
+
+    def domains(self, job_id: int, limit: int) -> list[tuple[str, dict[RecipientState, int]]]:
+        """The `limit` domains with most recipients, each with its recipients by state (*sending* as what it was
+        before).
+        """
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT t.domain, t.state, t.n FROM domain_tally t JOIN (SELECT domain, sum(n) AS total FROM domain_tally"
+                " WHERE job_id = ?1 GROUP BY domain ORDER BY total DESC, domain LIMIT ?2) d ON d.domain = t.domain"
+                " WHERE t.job_id = ?1 ORDER BY d.total DESC, t.domain",
+                (job_id, limit),
+            ).fetchall()
+        found: dict[str, dict[RecipientState, int]] = {}
+        for domain, state, count in rows:
+            if count:
+                found.setdefault(domain, {})[RecipientState(state)] = count
+        return list(found.items())
+
+    def replies(self, job_id: int, limit: int) -> list[ReplyTally]:
+        """The `limit` most frequent kinds of reply."""
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT result, code, status, category, example, n FROM reply_tally WHERE job_id = ?"
+                " ORDER BY n DESC, result, code, status LIMIT ?",
+                (job_id, limit),
+            ).fetchall()
+        return [ReplyTally(row[0], row[1] or None, row[2], row[3] or None, row[4], row[5]) for row in rows]
+
+    def attempt_count(self, job_id: int) -> tuple[int, float | None, float | None]:
+        """How many attempts there were, and when the first and the last."""
+        with self._database.reading() as reader:
+            count = reader.execute("SELECT sum(n) FROM reply_tally WHERE job_id = ?", (job_id,)).fetchone()[0]
+            ends = reader.execute(
+                "SELECT (SELECT at FROM attempt WHERE job_id = ?1 ORDER BY id LIMIT 1),"
+                " (SELECT at FROM attempt WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)",
+                (job_id,),
+            ).fetchone()
+        return int(count or 0), ends[0], ends[1]
+
+    def recipients(self, job_id: int) -> Iterator[RecipientRow]:
+        """Every recipient in the order of the file."""
+        low, high = id_range(job_id)
+        with self._database.reading() as reader:
+            while True:
+                rows = reader.execute(
+                    "SELECT r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END, r.attempts, r.code,"
+                    " r.status, r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path"
+                    " FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
+                    " WHERE r.id BETWEEN ? AND ? ORDER BY r.id LIMIT ?",
+                    (low, high, _CHUNK),
+                ).fetchall()
+                for row in rows:
+                    yield RecipientRow(row[1], row[2], RecipientState(row[3]), *row[4:])
+                if len(rows) < _CHUNK:
+                    return
+                low = rows[-1][0] + 1
+
+    def attempts(self, job_id: int, after: int) -> Iterator[AttemptRow]:
+        """The attempts with an id above `after`, in their order."""
+        with self._database.reading() as reader:
+            while True:
+                rows = reader.execute(
+                    "SELECT a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay,"
+                    " a.remote_mta, m.path FROM attempt a JOIN recipient r ON r.id = a.recipient_id"
+                    " LEFT JOIN message m ON m.id = r.message_id WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?",
+                    (job_id, after, _CHUNK),
+                ).fetchall()
+                for row in rows:
+                    yield AttemptRow(*row)
+                if len(rows) < _CHUNK:
+                    return
+                after = rows[-1][0]

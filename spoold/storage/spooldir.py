@@ -1,0 +1,145 @@
+"""The spool's folders on disk, the lock on them, and the moves of jobs between them.
+
+A job stands in exactly one of `FOLDERS` as a visible folder. Two hidden forms exist while it is being taken:
+`new/.claim-NAME`, the upload renamed out of its sender's sight, and `active/.take-NAME`, what has been taken of it.
+What is left of an upload afterwards, `new/.taken-JOB`, is rubbish.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from spoold.storage.files import Files
+
+FOLDERS = ("new", "active", "deferred", "done")
+CLAIM = ".claim-"
+TAKE = ".take-"
+TAKEN = ".taken-"
+PRIVATE = ".spoold"
+_NAME = re.compile(r"[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,99}")
+
+
+def valid_name(name: str) -> bool:
+    """Whether a folder of this name can be a job (CONTRACT §1)."""
+    return _NAME.fullmatch(name) is not None
+
+
+def clean_name(name: str) -> str:
+    """A valid name as near to `name` as can be, for the report of a folder whose name is refused."""
+    return re.sub(r"[^A-Za-z0-9._@+-]", "_", name).lstrip(".-")[:90] or "unnamed"
+
+
+class SpoolError(Exception):
+    """The spool cannot be used; the text says why and what to do."""
+
+
+class Spool:
+    """An open spool. Keeps one descriptor for each folder; the folders themselves must not be replaced meanwhile."""
+
+    def __init__(self, path: FilePath, files: Files) -> None:
+        self.path = path
+        self.files = files
+        self._fds: dict[str, int] = {}
+        self._lock: int | None = None
+        try:
+            self.root = files.open_directory(None, str(path))
+            for name in ("tmp", *FOLDERS, PRIVATE):
+                self._fds[name] = files.open_directory(self.root, name)
+        except FileNotFoundError as error:
+            raise SpoolError(
+                f"{path}: no spool here ({error.filename} is missing); make one: spoold init {path}"
+            ) from None
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot open the spool: {error.strerror} ({error.filename})") from None
+
+    @staticmethod
+    def create(path: FilePath) -> list[str]:
+        """Make what is missing of a spool at `path`; returns the names that were made."""
+        made = []
+        path.mkdir(parents=True, exist_ok=True)
+        for name in ("tmp", *FOLDERS):
+            if not (path / name).is_dir():
+                (path / name).mkdir()
+                made.append(name)
+        if not (path / PRIVATE).is_dir():
+            (path / PRIVATE).mkdir(mode=0o700)
+            made.append(PRIVATE)
+        return made
+
+    def close(self) -> None:
+        for fd in (*self._fds.values(), self.root):
+            os.close(fd)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._fds.clear()
+
+    def fd(self, folder: str) -> int:
+        return self._fds[folder]
+
+    @property
+    def database(self) -> FilePath:
+        return self.path / PRIVATE / "spool.db"
+
+    def lock(self) -> None:
+        """Take the spool for this process until it ends; SpoolError names the process that has it."""
+        fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.fd(PRIVATE))
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 200).decode(errors="replace").strip() or "another agent"
+            os.close(fd)
+            raise SpoolError(f"{self.path}: the spool is in use by {holder}; one agent serves one spool") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"spoold, pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._lock = fd
+
+    def is_locked(self) -> bool:
+        """Whether an agent has the spool now."""
+        try:
+            fd = os.open("lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd(PRIVATE))
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def jobs(self, folder: str) -> list[str]:
+        """The names in `folder` that do not begin with a dot, sorted."""
+        return sorted(name for name in self.files.names(self.fd(folder)) if not name.startswith("."))
+
+    def hidden(self, folder: str, prefix: str) -> list[str]:
+        """The names in `folder` that begin with `prefix`, without it."""
+        return sorted(
+            name.removeprefix(prefix) for name in self.files.names(self.fd(folder)) if name.startswith(prefix)
+        )
+
+    def find(self, name: str, folders: tuple[str, ...] = FOLDERS) -> str | None:
+        """The folder in which the job `name` stands."""
+        for folder in folders:
+            if self.files.stat(self.fd(folder), (name,)) is not None:
+                return folder
+        return None
+
+    @contextlib.contextmanager
+    def job(self, folder: str, name: str) -> Iterator[int]:
+        """The descriptor of a job's folder, for the length of a with block."""
+        fd = self.files.open_directory(self.fd(folder), name)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def move(self, name: str, source: str, target: str, new_name: str | None = None) -> None:
+        """Rename `source/name` to `target/new_name` and make the move durable."""
+        self.files.rename(self.fd(source), name, self.fd(target), new_name or name)
+        self.files.sync(self.fd(target))
+        if source != target:
+            self.files.sync(self.fd(source))

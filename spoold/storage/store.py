@@ -1,0 +1,376 @@
+"""The jobs, recipients and attempts that the agent answers for: the only truth.
+
+Methods that return a future are for the event loop and resolve when the write is durable; the others read, or are for
+start-up and for threads.
+"""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from spoold.core.state import JobState, RecipientState, Standing
+from spoold.storage.database import Database, silent
+from spoold.storage.record import DueRecipient, JobRow, Message, Record, id_range, job_of
+
+_JOB_COLUMNS = (
+    "id, name, state, reason, next_at, since, manifest, accepted_at, total, held, cancelled, expired,"
+    " warnings, errors, attempts_bytes, attempts_id"
+)
+_DUE = """SELECT r.id, r.address, r.domain, r.smtputf8, r.state, r.attempts, r.first_attempt_at, r.due_at,
+    m.id, m.path, m.sha256, m.size, m.eight_bit, m.eight_bit_header, m.added
+    FROM recipient r JOIN message m ON m.id = r.message_id
+    WHERE r.job_id = ? AND r.due_at IS NOT NULL AND r.due_at <= ? AND (r.due_at, r.id) > (?, ?)
+    ORDER BY r.due_at, r.id LIMIT ?"""
+_CLAIM = "INSERT OR IGNORE INTO claim SELECT id, ?, ? FROM recipient WHERE id = ? AND due_at <= ?"
+_UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
+    code = ?, status = ?, diagnostic = ?, remote_mta = ?, category = ? WHERE id = ?"""
+_ATTEMPT = """INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_CHUNK = 2000
+
+
+class _Tallies:
+    """Collects one commit's changes to the three tallies."""
+
+    def __init__(self) -> None:
+        self.domains: Counter[tuple[int, str, int]] = Counter()
+        self.replies: dict[tuple[int, str, int, str, str], tuple[str, int]] = {}
+
+    def moved(self, job_id: int, domain: str, before: int, after: int) -> None:
+        if before != after:
+            self.domains[job_id, domain, before] -= 1
+            self.domains[job_id, domain, after] += 1
+
+    def replied(self, job_id: int, result: str, code: int | None, status: str, category: str | None, text: str) -> None:
+        key = (job_id, result, code or 0, status, category or "")
+        example, count = self.replies.get(key, (text, 0))
+        self.replies[key] = (example, count + 1)
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        states: Counter[tuple[int, int]] = Counter()
+        for (job_id, _, state), count in self.domains.items():
+            states[job_id, state] += count
+        connection.executemany(
+            "INSERT INTO state_tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(*key, count) for key, count in states.items() if count],
+        )
+        connection.executemany(
+            "INSERT INTO domain_tally VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(*key, count) for key, count in self.domains.items() if count],
+        )
+        connection.executemany(
+            "INSERT INTO reply_tally VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            [(*key, example, count) for key, (example, count) in self.replies.items()],
+        )
+
+
+class Store:
+    """See the module."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def live_jobs(self) -> list[JobRow]:
+        """Every job that is not done, oldest first."""
+        return self._jobs("accepted AND state NOT IN ('finished', 'cancelled', 'rejected')")
+
+    def done_jobs(self, limit: int = 100) -> list[JobRow]:
+        """The jobs that ended last, latest first."""
+        return self._jobs(
+            "accepted AND state IN ('finished', 'cancelled', 'rejected')", order=f"since DESC LIMIT {limit}"
+        )
+
+    def ended_before(self, moment: float) -> list[tuple[int, str]]:
+        """(id, name) of the jobs that were done before `moment`."""
+        with self._database.reading() as reader:
+            return reader.execute(
+                "SELECT id, name FROM job WHERE accepted AND state IN ('finished', 'cancelled', 'rejected') AND since < ?",
+                (moment,),
+            ).fetchall()
+
+    def job(self, job_id: int) -> JobRow | None:
+        found = self._jobs("id = ?", job_id)
+        return found[0] if found else None
+
+    def places(self) -> Iterator[tuple[int, str, JobState]]:
+        """(id, name, state) of every accepted job."""
+        with self._database.reading() as reader:
+            rows = reader.execute("SELECT id, name, state FROM job WHERE accepted").fetchall()
+        for job_id, name, state in rows:
+            yield job_id, name, JobState(state)
+
+    def _jobs(self, condition: str, *values: object, order: str = "id") -> list[JobRow]:
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                f"SELECT {_JOB_COLUMNS} FROM job WHERE {condition} ORDER BY {order}",  # noqa: S608 - our own text
+                values,
+            ).fetchall()
+            if not rows:
+                return []
+            tallies: dict[int, dict[RecipientState, int]] = {row[0]: {} for row in rows}
+            found = reader.execute(
+                "SELECT job_id, state, n FROM state_tally WHERE job_id BETWEEN ? AND ?",
+                (min(tallies), max(tallies)),
+            )
+            for job_id, state, count in found:
+                if count and job_id in tallies:
+                    tallies[job_id][RecipientState(state)] = count
+        return [_job(row, tallies[row[0]]) for row in rows]
+
+    def due(self, job_id: int, now: float, after: tuple[float, int], limit: int) -> list[DueRecipient]:
+        """Recipients due at `now` that come after (due_at, id), in that order. Claimed ones are among them."""
+        with self._database.reading() as reader:
+            rows = reader.execute(_DUE, (job_id, now, *after, limit)).fetchall()
+        messages: dict[int, Message] = {}
+        found = []
+        for row in rows:
+            message = messages.get(row[8])
+            if message is None:
+                message = Message(row[8], row[9], row[10], row[11], bool(row[12]), bool(row[13]), row[14])
+                messages[row[8]] = message
+            found.append(
+                DueRecipient(
+                    row[0],
+                    row[1],
+                    row[2],
+                    bool(row[3]),
+                    message,
+                    RecipientState(row[4]),
+                    row[5],
+                    row[6],
+                    row[7],
+                )
+            )
+        return found
+
+    def next_due(self, job_id: int, now: float) -> float | None:
+        """The first moment after `now` at which a recipient of the job is due."""
+        with self._database.reading() as reader:
+            row = reader.execute(
+                "SELECT min(due_at) FROM recipient WHERE job_id = ? AND due_at IS NOT NULL AND due_at > ?",
+                (job_id, now),
+            ).fetchone()
+        return None if row is None or row[0] is None else float(row[0])
+
+    # --- one recipient's way -------------------------------------------------------------------------------------
+
+    def claim(self, ids: Sequence[int], relay: str, now: float) -> "asyncio.Future[list[int]]":
+        """Write the intent to send; resolves to those of `ids` that were still to be sent and not claimed already."""
+
+        def write(connection: sqlite3.Connection) -> list[int]:
+            return [id_ for id_ in ids if connection.execute(_CLAIM, (now, relay, id_, now)).rowcount == 1]
+
+        return self._database.write_soon(write)
+
+    def record(self, records: Sequence[Record]) -> "asyncio.Future[None]":
+        """Write the outcomes of one transaction and end its claims."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            tallies = _Tallies()
+            connection.executemany("DELETE FROM claim WHERE id = ?", [(record.recipient.id,) for record in records])
+            for record in records:
+                recipient, transition = record.recipient, record.transition
+                job_id = job_of(recipient.id)
+                if not record.counted:
+                    connection.execute(
+                        "UPDATE recipient SET due_at = ? WHERE id = ?", (transition.due_at, recipient.id)
+                    )
+                    continue
+                outcome = transition.outcome
+                connection.execute(
+                    _UPDATE,
+                    (int(transition.state), transition.due_at, transition.attempts, transition.first_attempt_at, record.at,
+                     outcome.code, outcome.status, outcome.diagnostic, record.remote_mta, outcome.category, recipient.id),
+                )  # fmt: skip
+                result = transition.state.label
+                connection.execute(
+                    _ATTEMPT,
+                    (job_id, recipient.id, record.at, transition.attempts, result, outcome.code, outcome.status,
+                     outcome.diagnostic, record.relay, record.remote_mta),
+                )  # fmt: skip
+                tallies.moved(job_id, recipient.domain, recipient.state, transition.state)
+                tallies.replied(job_id, result, outcome.code, outcome.status, outcome.category, outcome.diagnostic)
+            tallies.write(connection)
+
+        return self._database.write_soon(write)
+
+    def release(self, ids: Sequence[int]) -> "asyncio.Future[None]":
+        """End claims that came to nothing: no transaction was opened for them."""
+        return self._database.write_soon(
+            lambda connection: silent(connection.executemany("DELETE FROM claim WHERE id = ?", [(id_,) for id_ in ids]))
+        )
+
+    # --- jobs -------------------------------------------------------------------------------------------------------
+
+    def stand(self, job_id: int, standing: Standing, since: float) -> "asyncio.Future[None]":
+        return self._set(
+            job_id, state=standing.state.value, reason=standing.reason, next_at=standing.next_at, since=since
+        )
+
+    def hold(self, job_id: int, held: bool) -> "asyncio.Future[None]":
+        return self._set(job_id, held=held)
+
+    def cancel(self, job_id: int) -> "asyncio.Future[None]":
+        """Remember that the job was cancelled; `end_unsent` does the rest."""
+        return self._set(job_id, cancelled=True)
+
+    def expire(self, job_id: int) -> "asyncio.Future[None]":
+        return self._set(job_id, expired=True)
+
+    def warn(self, job_id: int, warnings: Sequence[str]) -> "asyncio.Future[None]":
+        return self._set(job_id, warnings=orjson.dumps(list(warnings)).decode())
+
+    def replace_manifest(self, job_id: int, manifest: bytes) -> "asyncio.Future[None]":
+        return self._set(job_id, manifest=manifest)
+
+    def _set(self, job_id: int, **values: object) -> "asyncio.Future[None]":
+        columns = ", ".join(f"{name} = ?" for name in values)
+        return self._database.write_soon(
+            lambda connection: silent(
+                connection.execute(
+                    f"UPDATE job SET {columns} WHERE id = ?",  # noqa: S608 - our own column names
+                    (*values.values(), job_id),
+                )
+            )
+        )
+
+    def end_unsent(self, job_id: int, state: RecipientState, reason: str) -> "asyncio.Future[int]":
+        """Give up to some thousand unclaimed recipients the final `state`; resolves to how many, 0 when none is left.
+
+        Cancelling leaves *uncertain* ones as they are, never to be resent; expiry ends them too.
+        """
+        status = "5.4.7" if state is RecipientState.EXPIRED else None
+        category = "message-expired" if state is RecipientState.EXPIRED else None
+        low, high = id_range(job_id)
+
+        def write(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT id, domain, state, diagnostic FROM recipient WHERE job_id = ? AND due_at IS NOT NULL"
+                " AND id NOT IN (SELECT id FROM claim) LIMIT ?", (job_id, _CHUNK),
+            ).fetchall()  # fmt: skip
+            if not rows and state is RecipientState.EXPIRED:
+                rows = connection.execute(
+                    "SELECT id, domain, state, diagnostic FROM recipient WHERE id BETWEEN ? AND ? AND state = ? LIMIT ?",
+                    (low, high, int(RecipientState.UNCERTAIN), _CHUNK),
+                ).fetchall()
+            tallies = _Tallies()
+            for id_, domain, before, last in rows:
+                if before == RecipientState.UNCERTAIN and state is RecipientState.CANCELLED:
+                    connection.execute("UPDATE recipient SET due_at = NULL WHERE id = ?", (id_,))
+                    continue
+                text = f"{reason}; last: {last}" if last else reason
+                connection.execute(
+                    "UPDATE recipient SET state = ?, due_at = NULL, diagnostic = ?, status = coalesce(?, status),"
+                    " category = coalesce(?, category) WHERE id = ?",
+                    (int(state), text, status, category, id_),
+                )
+                tallies.moved(job_id, domain, before, state)
+                if status:
+                    tallies.replied(job_id, state.label, None, status, category, reason)
+            tallies.write(connection)
+            return len(rows)
+
+        return self._database.write_soon(write)
+
+    def retry_now(self, job_id: int, now: float, *, uncertain: bool = False) -> "asyncio.Future[int]":
+        """Make deferred (or uncertain) recipients due at `now`; resolves to how many."""
+        low, high = id_range(job_id)
+        state = RecipientState.UNCERTAIN if uncertain else RecipientState.DEFERRED
+        return self._database.write_soon(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE recipient SET due_at = ? WHERE id BETWEEN ? AND ? AND state = ?"
+                    " AND (due_at IS NULL OR due_at > ?) AND id NOT IN (SELECT id FROM claim)",
+                    (now, low, high, int(state), now),
+                ).rowcount
+            )
+        )
+
+    def bound_due(self, job_id: int, now: float, longest: float) -> "asyncio.Future[int]":
+        """Let no recipient wait for longer than `longest` seconds from `now`; resolves to how many would have."""
+        return self._database.write_soon(
+            lambda connection: (
+                connection.execute(
+                    "UPDATE recipient SET due_at = ? WHERE job_id = ? AND due_at IS NOT NULL AND due_at > ?",
+                    (now + longest, job_id, now + longest),
+                ).rowcount
+            )
+        )
+
+    def mark_attempts(self, job_id: int, size: int, last_id: int) -> None:
+        """How far attempts.jsonl reaches: bytes written, and the last attempt in them. For threads."""
+        self._database.write(
+            lambda connection: silent(
+                connection.execute(
+                    "UPDATE job SET attempts_bytes = ?, attempts_id = ? WHERE id = ?", (size, last_id, job_id)
+                )
+            )
+        )
+
+    def forget(self, job_id: int) -> None:
+        """Remove all that is known of a job. For threads."""
+        low, high = id_range(job_id)
+
+        def write(connection: sqlite3.Connection) -> None:
+            for table in ("state_tally", "domain_tally", "reply_tally", "attempt"):
+                connection.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))  # noqa: S608 - our own names
+            for table in ("recipient", "message"):
+                connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (low, high))  # noqa: S608 - as above
+            connection.execute("DELETE FROM job WHERE id = ?", (job_id,))
+
+        self._database.write(write)
+
+    def alive(self) -> "asyncio.Future[None]":
+        """Resolves when the writer has answered."""
+        return self._database.write_soon(lambda _: None)
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    def recover(self, now: float, due_at: dict[int, float | None], rest: float) -> int:
+        """Turn the claims of a killed process into *uncertain* recipients; returns how many.
+
+        `due_at` overrides, by job, when they are to be sent again (None: not by themselves); else `now + rest`.
+        """
+
+        def write(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT c.id, c.at, c.relay, r.domain, r.state, r.attempts, r.first_attempt_at, r.job_id FROM claim c"
+                " JOIN recipient r ON r.id = c.id"
+            ).fetchall()
+            tallies = _Tallies()
+            text = "the agent ended while the message was being sent; it may have been sent"
+            for id_, at, relay, domain, before, attempts, first, job_id in rows:
+                connection.execute(
+                    _UPDATE,
+                    (int(RecipientState.UNCERTAIN), due_at.get(job_id, now + rest), attempts + 1, first or at, at,
+                     None, "4.4.2", text, None, None, id_),
+                )  # fmt: skip
+                label = RecipientState.UNCERTAIN.label
+                connection.execute(_ATTEMPT, (job_id, id_, at, attempts + 1, label, None, "4.4.2", text, relay, None))
+                tallies.moved(job_id, domain, before, RecipientState.UNCERTAIN)
+                tallies.replied(job_id, label, None, "4.4.2", None, text)
+            tallies.write(connection)
+            connection.execute("DELETE FROM claim")
+            return len(rows)
+
+        return self._database.write(write)
+
+    def claimed_jobs(self) -> set[int]:
+        """The jobs that have claims."""
+        with self._database.reading() as reader:
+            return {job_of(row[0]) for row in reader.execute("SELECT id FROM claim")}
+
+
+def _job(row: tuple[object, ...], counts: dict[RecipientState, int]) -> JobRow:
+    (id_, name, state, reason, next_at, since, manifest, accepted_at, total, held, cancelled, expired,
+     warnings, errors, attempts_bytes, attempts_id) = row  # fmt: skip
+    return JobRow(
+        id_, name, Standing(JobState(state), reason, next_at), since, manifest, accepted_at, total,  # type: ignore[arg-type]
+        bool(held), bool(cancelled), bool(expired), tuple(orjson.loads(warnings)), tuple(orjson.loads(errors)),  # type: ignore[arg-type]
+        attempts_bytes, attempts_id, counts,  # type: ignore[arg-type]
+    )  # fmt: skip

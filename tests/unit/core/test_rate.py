@@ -1,0 +1,111 @@
+"""Rates: their notation, and that no interval ever holds more than it may."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoold.core.rate import Rate, advance, parse_rate, permit_at
+
+rates = st.builds(Rate, st.integers(1, 50), st.sampled_from([1.0, 60.0, 900.0, 3600.0, 86400.0]))
+gaps = st.lists(st.floats(0, 200, allow_nan=False), min_size=1, max_size=200)
+START = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1200/h", Rate(1200, 3600)),
+        ("10/s", Rate(10, 1)),
+        ("100/15m", Rate(100, 900)),
+        ("5000/d", Rate(5000, 86400)),
+        (" 60 / m ", Rate(60, 60)),
+    ],
+)
+def test_rates_are_read(text: str, rate: Rate) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("10", "without a time, such as 10/h"),
+        ("-5/h", "got '-5/h'"),
+        ("0/h", "use a HOLD file"),
+        ("5/0m", "more than zero"),
+        ("0", "got '0'"),
+        ("", "got ''"),
+        ("10/", "got '10/'"),
+        ("1.5/s", "got"),
+        ("10/w", "got"),
+        ("10 per hour", "got"),
+    ],
+)
+def test_what_is_no_rate_is_told_the_right_form(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a rate such as 1200/h, 10/s, 100/15m or 5000/d") as caught:
+        parse_rate(text)
+    assert reason in str(caught.value)
+
+
+def test_first_goes_at_once_and_the_next_an_interval_later() -> None:
+    rate = Rate(60, 60)
+    assert permit_at(None, rate, START) == START
+    tat = advance(None, rate, START)
+    assert permit_at(tat, rate, START) == START + 1
+    assert permit_at(tat, rate, START + 500) == START + 500
+
+
+@given(rates, gaps)
+def test_no_interval_ever_holds_more_than_the_rate(rate: Rate, waits: list[float]) -> None:
+    now, tat, sent = START, None, []
+    for wait in waits:
+        now = permit_at(tat, rate, now + wait * rate.interval / 50)
+        sent.append(now)
+        tat = advance(tat, rate, now)
+    for first, beyond in zip(sent, sent[rate.count :], strict=False):
+        assert beyond - first >= rate.seconds - 1e-5 * rate.count
+
+
+@given(rates, st.data())
+def test_groups_overrun_by_less_than_one_group_and_the_mean_is_exact(rate: Rate, data: st.DataObject) -> None:
+    now, tat = START, None
+    sent: list[tuple[float, int]] = []
+    for n in data.draw(st.lists(st.integers(1, rate.count), min_size=1, max_size=100)):
+        now = permit_at(tat, rate, now)
+        sent.append((now, n))
+        tat = advance(tat, rate, now, n)
+    assert tat is not None
+    assert tat - START == pytest.approx(sum(n for _, n in sent) * rate.interval, abs=1e-3)
+    largest = max(n for _, n in sent)
+    for begin, _ in sent:
+        held = sum(n for at, n in sent if begin <= at < begin + rate.seconds - 1e-5 * rate.count)
+        assert held <= rate.count + largest - 1
+
+
+def test_idle_time_is_not_saved_up_for_a_burst() -> None:
+    rate = Rate(1, 60)
+    tat = advance(advance(None, rate, START), rate, START + 86400)
+    assert permit_at(tat, rate, START + 86400) == START + 86460
+
+
+@pytest.mark.parametrize("ahead", [7201.0, 86400.0 * 365, 1e18])
+def test_clock_set_back_brings_no_standstill_and_no_burst(ahead: float) -> None:
+    rate = Rate(10, 3600)
+    assert permit_at(START + ahead, rate, START) == START
+    assert advance(START + ahead, rate, START) == START + 360
+
+
+@given(rates, st.floats(-1e9, 1e9))
+def test_wait_is_never_longer_than_two_periods(rate: Rate, offset: float) -> None:
+    assert START <= permit_at(START + offset, rate, START) <= START + 2 * rate.seconds + 1e-3
+
+
+@given(rates)
+def test_largest_group_is_paid_for_in_full(rate: Rate) -> None:
+    tat = advance(None, rate, START, rate.count)
+    assert permit_at(tat, rate, START) == pytest.approx(START + rate.seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [0, -1, 11])
+def test_group_larger_than_the_count_is_refused(n: int) -> None:
+    with pytest.raises(ValueError, match="do not fit a rate of 10 in 3600 s"):
+        advance(None, Rate(10, 3600), START, n)
