@@ -57,6 +57,8 @@ class Configuration:
     intake: IntakePolicy
     keep_done: float | None
     """Seconds after which a finished job is removed; None keeps it."""
+    unsupported: str | None = None
+    """A limit in the configuration that this version does not keep; every job is held rather than sent against it."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -80,6 +82,7 @@ class Supervisor:
         monotonic: Callable[[], float],
         reload: Callable[[], Configuration],
         drain: bool = False,
+        stop_on_signals: bool = True,
         reserve: int = RESERVE,
     ) -> None:
         self._spool = spool
@@ -88,6 +91,7 @@ class Supervisor:
         self._monotonic = monotonic
         self._reload = reload
         self._drain = drain
+        self._stop_on_signals = stop_on_signals
         self._reserve = reserve
         self._notifier = Notifier()
         self._failure: str | None = None
@@ -114,6 +118,10 @@ class Supervisor:
             self._threads.shutdown()
         if self._failure is not None:
             raise AgentError(self._failure)
+
+    def stop(self) -> None:
+        """End in order, as on SIGTERM."""
+        self._stop.set()
 
     async def _serve(self) -> None:
         self._store = Store(self._database)
@@ -151,12 +159,10 @@ class Supervisor:
         self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(self._threads, self._recover)
         await self._load()
-        for name, handler in (
-            (signal.SIGTERM, self._terminate),
-            (signal.SIGINT, self._terminate),
-            (signal.SIGHUP, self._hang_up),
-        ):
-            self._loop.add_signal_handler(name, handler, name)
+        if self._stop_on_signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._terminate, number)
+            self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             await self._work()
         finally:
@@ -415,7 +421,7 @@ class Supervisor:
         self._notifier.stopping(f"waiting for {self._dispatcher.open} open recipients")
         self._stop.set()
 
-    def _hang_up(self, _: signal.Signals) -> None:
+    def _hang_up(self) -> None:
         self._notifier.reloading()
         try:
             configuration = self._reload()

@@ -19,6 +19,7 @@ class Defaults:
     zone: ZoneInfo
     retry: RetryPolicy
     windows: Windows
+    unsupported: str | None = None
 
 
 def terms_of(manifest: Manifest, defaults: Defaults, accepted_at: float) -> Terms:
@@ -38,7 +39,7 @@ def terms_of(manifest: Manifest, defaults: Defaults, accepted_at: float) -> Term
         send_after=timing.send_after.timestamp() if timing.send_after else None,
         expires_at=expires_at,
         zone=zone,
-        unsupported=unsupported(manifest),
+        unsupported=defaults.unsupported or unsupported(manifest),
     )
 
 

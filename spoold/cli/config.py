@@ -1,0 +1,274 @@
+"""The configuration file, `spoold.yaml` (CONTRACT §7): read here and nowhere else, and turned into what the parts take."""
+
+import ipaddress
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from spoold.agent.supervisor import Configuration
+from spoold.agent.terms import Defaults
+from spoold.core.completeness import IntakePolicy
+from spoold.core.document import Document, DocumentError, load
+from spoold.core.field import (
+    AddressField,
+    DomainRates,
+    Duration,
+    RateField,
+    RetryField,
+    Size,
+    WindowsField,
+    ZoneField,
+)
+from spoold.core.form import Section, validate
+from spoold.core.problem import Problem
+from spoold.core.quantity import parse_duration
+from spoold.core.retry import DEFAULT
+from spoold.core.schedule import Windows
+from spoold.smtp.connection import Relay, SecretError, Security
+from spoold.smtp.session import Timeouts
+
+PLACES = ("spoold.yaml", "/etc/spoold/spoold.yaml")
+_PORTS = {Security.NONE: 25, Security.STARTTLS: 587, Security.TLS: 465}
+_SECRET_LIMIT = 4096
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text has one line a problem."""
+
+
+class _Timeouts(Section):
+    connect: Duration = Timeouts().connect
+    command: Duration = Timeouts().command
+    data: Duration = Timeouts().data
+    final: Duration = Timeouts().final
+
+
+class _Relay(Section):
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    ca_file: str | None = None
+    username: str | None = None
+    password_file: str | None = None
+    credential: str | None = None
+    connections: Annotated[int, Field(ge=1, le=1000)] = 20
+    recipients_per_message: Annotated[int, Field(ge=1, le=10000)] = 100
+    rate: RateField | None = None
+    fallback: str | None = None
+    timeouts: _Timeouts = _Timeouts()
+
+
+class _Intake(Section):
+    settle: Duration = IntakePolicy().settle
+    stale: Duration = IntakePolicy().stale
+    quiet: bool = True
+    max_recipients: Annotated[int, Field(ge=1)] = IntakePolicy().max_recipients
+    max_message: Size = IntakePolicy().max_message
+
+
+class _Log(Section):
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _Form(Section):
+    spool: Annotated[str, Field(min_length=1)]
+    relays: Annotated[dict[str, _Relay], Field(min_length=1)]
+    timezone: ZoneField = ZoneInfo("UTC")
+    rate: RateField | None = None
+    domain_rates: DomainRates = Field(default_factory=dict)
+    windows: WindowsField = Windows.always()
+    retry: RetryField = DEFAULT
+    intake: _Intake = _Intake()
+    keep_done: str = "30d"
+    notify: AddressField | None = None
+    log: _Log = _Log()
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    format: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration that was read; `path` is its file, `spool` the spool that it names."""
+
+    path: Path
+    spool: Path
+    log: LogSettings
+    agent: Configuration
+
+
+def find(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The configuration file: `--config`, `$SPOOLD_CONFIG`, ./spoold.yaml, /etc/spoold/spoold.yaml. Raises ConfigError."""
+    named = given or environ.get("SPOOLD_CONFIG")
+    if named:
+        return Path(named)
+    for place in PLACES:
+        if Path(place).is_file():
+            return Path(place)
+    raise ConfigError(
+        f"no configuration: expected --config FILE, $SPOOLD_CONFIG, {' or '.join(PLACES)}; `spoold init SPOOL` writes one"
+    )
+
+
+def read(path: Path) -> Config:
+    """The configuration in the file `path`. Raises ConfigError with every problem."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        document = load(data, str(path))
+        form = validate(document, _Form)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from None
+    problems: list[Problem] = []
+    base = path.resolve().parent
+    relays = {name: _relay(name, relay, base, document, form, problems) for name, relay in form.relays.items()}
+    keep = _keep_done(form.keep_done, document, problems)
+    if problems:
+        raise ConfigError("\n".join(map(str, problems)))
+    unsupported = _unsupported(form)
+    agent = Configuration(
+        relays=relays,
+        defaults=Defaults(form.timezone, form.retry, form.windows, unsupported),
+        intake=IntakePolicy(
+            form.intake.settle,
+            form.intake.stale,
+            form.intake.quiet,
+            form.intake.max_recipients,
+            form.intake.max_message,
+        ),
+        keep_done=keep,
+        unsupported=unsupported,
+        warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
+    )
+    return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
+
+
+def _unsupported(form: _Form) -> str | None:
+    """A limit that this version would not keep: jobs are held rather than sent faster than the user allowed."""
+    keys = [f"relays.{name}.rate" for name, relay in form.relays.items() if relay.rate is not None]
+    keys += [key for key, given in (("rate", form.rate), ("domain_rates", form.domain_rates)) if given]
+    return f"spoold.yaml: {', '.join(keys)}: not honoured by this version yet; remove it to send" if keys else None
+
+
+def _keep_done(text: str, document: Document, problems: list[Problem]) -> float | None:
+    if text == "forever":
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        problems.append(Problem(document.place(("keep_done",)), f"{error}, or forever"))
+        return None
+
+
+def _relay(name: str, relay: _Relay, base: Path, document: Document, form: _Form, problems: list[Problem]) -> Relay:
+    def wrong(key: str, text: str) -> None:
+        problems.append(Problem(document.place(("relays", name, key)), text))
+
+    security = Security(relay.security)
+    password: Callable[[], str] | None = None
+    if relay.password_file and relay.credential:
+        wrong("credential", "expected either password_file or credential, not both")
+    elif relay.password_file:
+        password = _secret(base / relay.password_file)
+    elif relay.credential:
+        password = _credential(relay.credential)
+    if relay.username and password is None:
+        wrong("username", "a username needs a password_file or a credential")
+    if password is not None and not relay.username:
+        wrong("password_file" if relay.password_file else "credential", "a password needs a username")
+    if relay.username and security is Security.NONE and not _is_local(relay.host):
+        wrong("security", "a password is not sent in clear to another machine: expected starttls or tls")
+    if relay.ca_file is not None and not (base / relay.ca_file).is_file():
+        wrong("ca_file", f"no such file: {base / relay.ca_file}")
+    seen, following = {name}, relay.fallback
+    while following is not None:
+        if following not in form.relays:
+            wrong("fallback", f"no relay '{following}'; there are {', '.join(form.relays)}")
+            break
+        if following in seen:
+            wrong("fallback", f"the fallbacks lead in a circle, back to {following}")
+            break
+        seen.add(following)
+        following = form.relays[following].fallback
+    return Relay(
+        name=name,
+        host=relay.host,
+        port=relay.port or _PORTS[security],
+        security=security,
+        ca_file=None if relay.ca_file is None else str(base / relay.ca_file),
+        username=relay.username,
+        password=password,
+        connections=relay.connections,
+        recipients_per_message=relay.recipients_per_message,
+        fallback=relay.fallback,
+        timeouts=Timeouts(relay.timeouts.connect, relay.timeouts.command, relay.timeouts.data, relay.timeouts.final),
+    )
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _SecretFile:
+    """Reads a password when it is needed, so that it may change; equal to another one of the same file."""
+
+    path: Path
+
+    def __call__(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(_SECRET_LIMIT)
+        except OSError as error:
+            raise SecretError(f"password file {self.path}: cannot be read: {error.strerror}") from None
+        try:
+            secret = data.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise SecretError(f"password file {self.path}: is not UTF-8 text") from None
+        if not secret or "\n" in secret or "\0" in secret:
+            raise SecretError(f"password file {self.path}: expected one line with the password")
+        return secret
+
+    def problem(self) -> str | None:
+        """What `spoold check` says of the file's mode."""
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:
+            return None
+        return f"{self.path} can be read by everybody; chmod 0600" if mode & stat.S_IROTH else None
+
+
+def _secret(path: Path) -> _SecretFile:
+    return _SecretFile(path)
+
+
+def _credential(name: str) -> Callable[[], str]:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        return _NoCredentials(name)
+    return _SecretFile(Path(folder) / Path(name).name)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoCredentials:
+    name: str
+
+    def __call__(self) -> str:
+        raise SecretError(f"credential {self.name}: $CREDENTIALS_DIRECTORY is not set; is LoadCredential= in the unit?")

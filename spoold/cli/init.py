@@ -1,0 +1,29 @@
+"""`spoold init`: a new spool with a commented configuration."""
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+from spoold.storage.spooldir import Spool
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the folders and spoold.yaml; what is there already stays as it is."""
+    path = Path(options.spool)
+    made = Spool.create(path)
+    target = path / "spoold.yaml"
+    if not target.exists():
+        target.write_bytes(example("spoold.yaml").read_bytes())
+        made.append("spoold.yaml")
+    print(f"{path}: made {', '.join(made)}" if made else f"{path}: is a spool already; nothing changed")
+    print(f"Next: set the relay in {target}, then: spoold --config {target} check")
+    return 0
+
+
+def example(name: str) -> Path:
+    """A file or folder of the example spool, from the installed package or from a checkout."""
+    root = Path(str(files("spoold")))
+    for place in (root / "data" / "spool_example", root.parent / "spool_example"):
+        if (place / name).exists():
+            return place / name
+    raise FileNotFoundError(2, "the example spool is missing from this installation", name)

@@ -1,0 +1,191 @@
+"""`spoold validate` and `spoold seal`: a job folder before it is uploaded."""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from spoold.agent.examination import Examination
+from spoold.agent.inbox import MAX_DEPTH
+from spoold.cli import config
+from spoold.cli.command import UsageError
+from spoold.core.completeness import (
+    MANIFEST,
+    REPORT,
+    SEAL,
+    IntakePolicy,
+    is_content,
+    is_hidden,
+    parse_seal,
+)
+from spoold.core.document import DocumentError
+from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.message import MessageFacts
+from spoold.core.problem import printable
+from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
+from spoold.storage.record import NewRecipient
+from spoold.storage.spooldir import valid_name
+
+_MANIFEST_LIMIT = 64 * 1024 + 1
+_SEAL_LIMIT = 256 * 1024 * 1024
+
+
+class _NoSink:
+    """Keeps nothing: only the problems are wanted."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self.seen: set[int] = set()
+        self.repeated = 0
+
+    def add_message(self, path: str, facts: MessageFacts | None) -> int:
+        self._messages += 1
+        return self._messages
+
+    def add_recipients(self, recipients: list[NewRecipient]) -> None:
+        for recipient in recipients:
+            key = hash((recipient.address, recipient.message_id))
+            self.repeated += key in self.seen
+            self.seen.add(key)
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
+    files = Files()
+    root = _open(files, options.jobdir)
+    problems: list[str] = []
+    name = Path(options.jobdir).resolve().name
+    if not valid_name(name):
+        problems.append(
+            f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
+        )
+    entries = _entries(files, root)
+    manifest = _manifest(files, root, entries, problems)
+    summary = ""
+    if manifest is not None:
+        summary = _examine(files, root, entries, manifest, problems)
+    problems += _check_seal(files, root, entries)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    print(f"{options.jobdir}: good: {summary}")
+    return 0
+
+
+def _manifest(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
+    entry = entries.get(MANIFEST)
+    if entry is None or entry.kind is not Kind.FILE:
+        problems.append(f"{MANIFEST}: is {'missing' if entry is None else entry.kind.value}; expected a plain file")
+        return None
+    try:
+        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT))
+    except DocumentError as error:
+        problems.extend(str(problem) for problem in error.problems)
+        return None
+
+
+def _examine(files: Files, root: int, entries: dict[str, Entry], manifest: Manifest, problems: list[str]) -> str:
+    sink = _NoSink()
+    now = datetime.fromtimestamp(time.time(), UTC)
+    examination = Examination(files, root, entries, manifest, _policy(), sink, date=now, token="validate")  # noqa: S106
+    findings = examination.run()
+    problems.extend(findings.errors)
+    if not manifest.strict:
+        problems.extend(findings.failures)
+        if findings.failed > len(findings.failures):
+            problems.append(f"… and {findings.failed - len(findings.failures)} more bad recipients")
+    for word, wanted, found in (
+        ("recipients", manifest.expect.recipients, findings.recipients),
+        ("messages", manifest.expect.messages, findings.messages),
+    ):
+        if wanted is not None and wanted != found and not findings.errors:
+            problems.append(f"{MANIFEST}: expect: {wanted} {word}; there are {found}")
+    for warning in findings.warnings:
+        print(f"note: {warning}")
+    if sink.repeated:
+        print(f"note: {sink.repeated} recipient(s) stand twice with the same message and would be sent it once")
+    return f"{findings.recipients} recipient(s), {findings.messages} message(s)"
+
+
+def _policy() -> IntakePolicy:
+    """The limits of this machine's agent, if it has one."""
+    try:
+        return config.read(config.find(None)).agent.intake
+    except config.ConfigError:
+        return IntakePolicy()
+
+
+def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]:
+    if SEAL not in entries:
+        return []
+    seal = parse_seal(files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape"))
+    if seal.problem is not None:
+        return [f"{SEAL}: not valid: needs {seal.problem}"]
+    problems = []
+    for name, expected in sorted(seal.hashes.items()):
+        entry = entries.get(name)
+        if entry is None or entry.kind is not Kind.FILE:
+            problems.append(f"{SEAL}: lists {printable(name)}, which is missing")
+        elif _hash(files, root, entry) != expected:
+            problems.append(f"{SEAL}: {printable(name)} was changed since it was sealed; seal it again")
+    problems += [
+        f"{SEAL}: {printable(name)} is not in it; seal the folder again"
+        for name in sorted(_sealable(entries).keys() - seal.hashes.keys())
+    ]
+    return problems
+
+
+def seal(options: argparse.Namespace) -> int:
+    """Write SHA256SUMS; 1 if the folder holds something that cannot be sealed."""
+    files = Files()
+    root = _open(files, options.jobdir)
+    entries = _entries(files, root)
+    wrong = [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]
+    for entry in wrong:
+        print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
+    if wrong:
+        return 1
+    lines = []
+    for name, entry in sorted(_sealable(entries).items()):
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        lines.append(f"{'' if escaped == name else chr(92)}{_hash(files, root, entry)}  {escaped}\n")
+    lines.append(f"# end {len(lines)}\n")
+    files.replace(root, SEAL, [line.encode(errors="surrogateescape") for line in lines], durable=True)
+    print(f"{options.jobdir}: sealed, {len(lines) - 1} file(s)")
+    return 0
+
+
+def _open(files: Files, path: str) -> int:
+    try:
+        return files.open_directory(None, os.path.realpath(path))
+    except NotADirectoryError:
+        raise UsageError(f"{path}: is no folder; a job is a folder with a job.yaml") from None
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such folder") from None
+
+
+def _entries(files: Files, root: int) -> dict[str, Entry]:
+    try:
+        found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
+    except TreeTooLargeError as error:
+        raise UsageError(str(error)) from None
+    return {entry.name: entry for entry in found}
+
+
+def _sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if entry.kind is Kind.FILE and is_content(name) and not is_hidden(name)
+    }
+
+
+def _hash(files: Files, root: int, entry: Entry) -> str:
+    digest = hashlib.sha256()
+    for chunk in files.chunks(root, entry.path):
+        digest.update(chunk)
+    return digest.hexdigest()

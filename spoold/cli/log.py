@@ -1,0 +1,47 @@
+"""How log events are written: for people on a terminal, as JSON elsewhere, with priorities under journald."""
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+
+from spoold.cli.config import LogSettings
+
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def configure(settings: LogSettings) -> None:
+    """Set up structlog for the rest of the process; standard error gets the events."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    journal = "JOURNAL_STREAM" in os.environ and not console
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=not console),
+    ]
+    factory: Any
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
+        factory = structlog.PrintLoggerFactory(sys.stderr)
+    else:
+        processors.append(
+            _json_with_priority if journal else structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        )
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    # watchdog says by logging, and only there, that notifications were lost; the regular look makes up for it.
+    logging.getLogger("watchdog").setLevel(logging.ERROR)
+
+
+def _json_with_priority(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
+    """A line that journald reads the priority of: `<N>` first (sd-daemon(3))."""
+    priority = _PRIORITIES.get(event.get("level", "info"), 6)
+    return b"<%d>" % priority + orjson.dumps(event, default=str)

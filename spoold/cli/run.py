@@ -1,0 +1,51 @@
+"""`spoold run`: the agent."""
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import time
+
+from spoold.agent.supervisor import AgentError, Configuration, Supervisor
+from spoold.cli import config, log
+from spoold.cli.command import configuration, open_spool
+from spoold.storage.database import DatabaseError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until a signal, or, draining, until nothing is left that could be sent now."""
+    found = configuration(options)
+    log.configure(found.log)
+    spool = open_spool(found.spool)
+    _raise_limits()
+
+    def reload() -> Configuration:
+        try:
+            new = config.read(found.path)
+        except config.ConfigError as error:
+            raise ValueError(str(error)) from None
+        if new.spool != found.spool:
+            raise ValueError(f"{found.path}: spool: cannot change while the agent runs; restart it")
+        log.configure(new.log)
+        return new.agent
+
+    async def agent() -> None:
+        supervisor = Supervisor(
+            spool, found.agent, clock=time.time, monotonic=time.monotonic, reload=reload, drain=options.drain
+        )
+        await supervisor.run()
+
+    try:
+        asyncio.run(agent())
+    except AgentError as error:
+        raise DatabaseError(str(error)) from None
+    finally:
+        spool.close()
+    return 0
+
+
+def _raise_limits() -> None:
+    """As many open files as the system lets us have: one a connection, and some for every job that is sent."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
