@@ -1,9 +1,11 @@
 """Fixtures that all tests share: the servers. They are started when first asked for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.servers.agent import Agent
 from tests.servers.certificate import Authority
 from tests.servers.postfix import Postfix
 from tests.servers.relay import Relay
@@ -44,3 +46,10 @@ def relay() -> Iterator[Relay]:
     """A scripted relay without TLS, login or rules; more is set on it, or built with `Relay(...)`."""
     with Relay() as server:
         yield server
+
+
+@pytest.fixture
+def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
+    """A real agent, not started yet, whose default relay is `relay`."""
+    with Agent(tmp_path, relay.port) as process:
+        yield process
