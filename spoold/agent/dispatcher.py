@@ -32,7 +32,8 @@ _JUMP = 60.0
 
 
 class Dispatcher:
-    """See the module. `clock` gives POSIX seconds, `monotonic` seconds that no one sets; `changed` is told a job's id."""
+    """See the module. `clock` gives POSIX seconds, `monotonic` seconds that no one sets; `changed` is told the id of a job
+    whose report is out of date, `moved` that of one whose state is another."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Dispatcher:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         changed: Callable[[int], None],
+        moved: Callable[[int], None],
     ) -> None:
         self._store = store
         self._bodies = bodies
@@ -51,6 +53,7 @@ class Dispatcher:
         self._clock = clock
         self._monotonic = monotonic
         self._changed = changed
+        self._moved = moved
         self.jobs: dict[int, LiveJob] = {}
         self.deliveries: dict[str, Delivery] = {}
         self._rotation: dict[str, deque[LiveJob]] = {}
@@ -191,7 +194,7 @@ class Dispatcher:
         expires_at = job.terms.expires_at
         if expires_at is not None and expires_at <= now and not job.expired and job.unfinished:
             job.expired = True
-            self._spawn(self._persist(self._store.expire(job.id)))
+            self._spawn(self._remember_expired(job))
         up, retry_at = self.relay_state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
         if (job.expired or job.cancelled) and job.unfinished:
@@ -220,12 +223,14 @@ class Dispatcher:
             job.since = now
             log("job.state", job=job.name, state=new.state.value, reason=new.reason, next_at=new.next_at)
         job.standing = new
-        self._spawn(self._persist(self._store.stand(job.id, new, job.since), job.id))
+        self._spawn(self._stand(job, new))
 
-    async def _persist(self, written: "asyncio.Future[None]", job_id: int | None = None) -> None:
-        await written
-        if job_id is not None:
-            self._changed(job_id)
+    async def _stand(self, job: LiveJob, new: Standing) -> None:
+        await self._store.stand(job.id, new, job.since)
+        self._moved(job.id)
+
+    async def _remember_expired(self, job: LiveJob) -> None:
+        await self._store.expire(job.id)
 
     async def _end(self, job: LiveJob) -> None:
         """Give what was not sent its final state; the job's standing follows."""

@@ -38,6 +38,7 @@ _SHARE = 20.0
 _MARK_EVERY = 30.0
 _SPEED_SPAN = 60.0
 _FLUSH = 1 << 18
+_LONG_AGO = float("-inf")
 
 
 @dataclass(slots=True)
@@ -47,8 +48,8 @@ class _Paper:
     job_id: int
     dirty: bool = True
     busy: bool = False
-    status_at: float = -1e9
-    table_at: float = -1e9
+    status_at: float = _LONG_AGO
+    table_at: float = _LONG_AGO
     table_cost: float = 0.0
     table_dirty: bool = True
     attempts: tuple[int, int] | None = None
@@ -89,12 +90,19 @@ class Projector:
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._stopping = False
 
-    def changed(self, job_id: int) -> None:
-        """The database says something new about a job. For the event loop."""
+    def changed(self, job_id: int, *, moved: bool = False) -> None:
+        """The database says something new about a job; `moved`: its state, and so maybe its folder. For the event loop."""
         paper = self._papers.setdefault(job_id, _Paper(job_id))
         paper.dirty = paper.table_dirty = True
+        if len(self._papers) == 1:
+            self._wake.set()
+        if moved:
+            paper.status_at = paper.table_at = _LONG_AGO
+            paper.table_cost = 0.0
+            self._wake.set()
 
     @property
     def settled(self) -> bool:
@@ -103,15 +111,20 @@ class Projector:
 
     async def run(self) -> None:
         """Write until `stop`."""
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK):
-                    await self._stop.wait()
+        while not self._stopping:
+            if self._papers:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):
+                        await self._wake.wait()
+            else:
+                await self._wake.wait()
+            self._wake.clear()
             self._start_due()
 
     async def stop(self) -> None:
         """Write everything that is not written yet, then end."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         while self._tasks:
             await asyncio.wait(self._tasks)
         loop = asyncio.get_running_loop()

@@ -143,6 +143,7 @@ class Supervisor:
             clock=self._clock,
             monotonic=self._monotonic,
             changed=self._projector.changed,
+            moved=lambda job_id: self._projector.changed(job_id, moved=True),
         )
         self._intake = Intake(
             self._spool,

@@ -20,7 +20,7 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
+from watchdog.observers.inotify import InotifyObserver
 
 from spoold.core.completeness import REPORT
 from spoold.storage.spooldir import Spool
@@ -39,13 +39,13 @@ class Watcher(FileSystemEventHandler):
         self._stirred = stirred
         self._pending: deque[tuple[str, str, bool]] = deque()
         self._posted = False
-        self._observer = Observer()
+        # "Full events" tell a folder that was renamed in from elsewhere (a move without a source) from one that was made.
+        self._observer = InotifyObserver(generate_full_events=True)
 
     def start(self) -> None:
-        """Watch tmp/, new/, active/ and deferred/. Raises OSError where the system's limit of watches is reached."""
-        # tmp/ is watched so that a rename from there shows both of its ends.
-        for folder, deep in (("tmp", False), ("new", True), ("active", True), ("deferred", True)):
-            self._observer.schedule(self, os.path.join(self._root, folder), recursive=deep, event_filter=_EVENTS)
+        """Watch new/, active/ and deferred/. Raises OSError where the system's limit of watches is reached."""
+        for folder in ("new", "active", "deferred"):
+            self._observer.schedule(self, os.path.join(self._root, folder), recursive=True, event_filter=_EVENTS)
         self._observer.start()
 
     def stop(self) -> None:
@@ -54,14 +54,11 @@ class Watcher(FileSystemEventHandler):
             self._observer.join()
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        source = self._place(event.src_path)
-        target = self._place(event.dest_path) if event.dest_path else None
-        renamed_in = (
-            source is not None and target is not None and source[0] == "tmp" and target[0] == "new" and target[2] == ""
-        )
-        for place in {source, target}:
-            if place is not None and place[0] != "tmp" and place[2] != REPORT:
-                self._pending.append((place[0], place[1], renamed_in and place is target))
+        for path in {event.src_path, event.dest_path}:
+            place = self._place(path) if path else None
+            if place is not None and place[2] != REPORT:
+                renamed_in = isinstance(event, DirMovedEvent) and not event.src_path and place[2] == ""
+                self._pending.append((place[0], place[1], renamed_in))
         if self._pending and not self._posted:
             self._posted = True
             with contextlib.suppress(RuntimeError):  # the loop has ended; so will this thread
