@@ -4,6 +4,7 @@ Looks at every live job's folder once a second, and at once when told that somet
 stat as long as nothing in the folder changed.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from spoold.storage.spooldir import FOLDERS, Spool
 #: In the file RETRY this word asks for the *uncertain* recipients too.
 UNCERTAIN = "uncertain"
 _KNOWN = FOLDERS[1:]
+#: A folder that changed in the last moment may change again without a new mtime, which has the kernel's coarse clock.
+_FRESH_NS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ class Control:
         except OSError:
             return None
         signal = Signal(job_id, CANCEL in present, HOLD in present, RETRY in present, uncertain)
-        self._seen[job_id] = (entry.inode, entry.mtime_ns, signal)
+        if time.time_ns() - entry.mtime_ns > _FRESH_NS:
+            self._seen[job_id] = (entry.inode, entry.mtime_ns, signal)
+        else:
+            self._seen.pop(job_id, None)
         return signal
 
     def _asks_uncertain(self, root: int) -> bool:

@@ -8,8 +8,11 @@ import sys
 from spoold.agent.control import UNCERTAIN
 from spoold.cli.command import configuration, open_spool
 from spoold.core.completeness import CANCEL, HOLD, RETRY
+from spoold.core.problem import printable
 from spoold.storage.spooldir import Spool, valid_name
 
+#: A job may move while it is told; it does so a few times at most in the time that this takes.
+_TRIES = 10
 _FILES = {"cancel": CANCEL, "hold": HOLD, "release": HOLD, "retry": RETRY}
 _DONE = {
     "cancel": "no new message of it leaves from now on",
@@ -26,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     for name in options.jobs:
         problem = _tell(spool, name.rstrip("/").rpartition("/")[2], options)
         if problem is not None:
-            print(f"spoold: {name}: {problem}", file=sys.stderr)
+            print(f"spoold: {printable(name)}: {problem}", file=sys.stderr)
             code = 1
         else:
             print(f"{name}: {_DONE[options.command]}")
@@ -36,24 +39,36 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tell(spool: Spool, name: str, options: argparse.Namespace) -> str | None:
-    folder = spool.find(name) if valid_name(name) else None
-    if folder is None:
-        return "no such job in this spool"
-    if folder == "done":
-        return "is done already; its report is in report/status.txt"
+    """Touch the job's control file; returns why that cannot be, None if it was done."""
+    for _ in range(_TRIES):
+        folder = spool.find(name) if valid_name(name) else None
+        if folder is None:
+            return "no such job in this spool"
+        if folder == "done":
+            return "is done already; its report is in report/status.txt"
+        try:
+            with spool.job(folder, name) as root:
+                return _write(spool, root, options)
+        except FileNotFoundError:
+            continue  # the agent has just moved it to another folder
+        except NotADirectoryError:
+            return "is no job: a job is a folder"
+        except OSError as error:
+            return f"cannot be told: {error.strerror}"
+    return "moves from folder to folder; try again"
+
+
+def _write(spool: Spool, root: int, options: argparse.Namespace) -> str | None:
     control = _FILES[options.command]
-    with spool.job(folder, name) as root:
-        if options.command == "release":
-            try:
-                spool.files.unlink(root, control)
-            except FileNotFoundError:
-                return "is not held"
-            return None
+    if options.command == "release":
+        try:
+            spool.files.unlink(root, control)
+        except FileNotFoundError:
+            return "is not held"
+    elif options.command == "retry" and options.uncertain:
+        # A RETRY that was not obeyed yet may lack the word: this one takes its place.
+        spool.files.replace(root, control, [f"{UNCERTAIN}\n".encode()])
+    else:
         with contextlib.suppress(FileExistsError):
-            fd = spool.files.create(root, control)
-            try:
-                if options.command == "retry" and options.uncertain:
-                    spool.files.write(fd, f"{UNCERTAIN}\n".encode())
-            finally:
-                os.close(fd)
+            os.close(spool.files.create(root, control))
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from spoold.agent.examination import Examination
 from spoold.agent.inbox import MAX_DEPTH
 from spoold.cli import config
-from spoold.cli.command import UsageError
+from spoold.cli.command import UsageError, configuration
 from spoold.core.completeness import (
     MANIFEST,
     REPORT,
@@ -62,11 +62,12 @@ def validate(options: argparse.Namespace) -> int:
         problems.append(
             f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
         )
+    policy = _policy(options)
     entries = _entries(files, root)
     manifest = _manifest(files, root, entries, problems)
     summary = ""
     if manifest is not None:
-        summary = _examine(files, root, entries, manifest, problems)
+        summary = _examine(files, root, entries, manifest, policy, problems)
     problems += _check_seal(files, root, entries)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -88,10 +89,17 @@ def _manifest(files: Files, root: int, entries: dict[str, Entry], problems: list
         return None
 
 
-def _examine(files: Files, root: int, entries: dict[str, Entry], manifest: Manifest, problems: list[str]) -> str:
+def _examine(
+    files: Files,
+    root: int,
+    entries: dict[str, Entry],
+    manifest: Manifest,
+    policy: IntakePolicy,
+    problems: list[str],
+) -> str:
     sink = _NoSink()
     now = datetime.fromtimestamp(time.time(), UTC)
-    examination = Examination(files, root, entries, manifest, _policy(), sink, date=now, token="validate")  # noqa: S106
+    examination = Examination(files, root, entries, manifest, policy, sink, date=now, token="validate")  # noqa: S106
     findings = examination.run()
     problems.extend(findings.errors)
     if not manifest.strict:
@@ -111,10 +119,12 @@ def _examine(files: Files, root: int, entries: dict[str, Entry], manifest: Manif
     return f"{findings.recipients} recipient(s), {findings.messages} message(s)"
 
 
-def _policy() -> IntakePolicy:
-    """The limits of this machine's agent, if it has one."""
+def _policy(options: argparse.Namespace) -> IntakePolicy:
+    """The limits of the agent that `--config` names, else of this machine's, if it has one."""
+    if options.config:
+        return configuration(options).agent.intake
     try:
-        return config.read(config.find(None)).agent.intake
+        return configuration(options).agent.intake
     except config.ConfigError:
         return IntakePolicy()
 

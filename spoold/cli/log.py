@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -17,7 +18,7 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 def configure(settings: LogSettings) -> None:
     """Set up structlog for the rest of the process; standard error gets the events."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    journal = "JOURNAL_STREAM" in os.environ and not console
+    journal = not console and _is_journal()
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=not console),
@@ -35,10 +36,23 @@ def configure(settings: LogSettings) -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
         logger_factory=factory,
-        cache_logger_on_first_use=True,
+        # Not cached: a reload may change level and format.
+        cache_logger_on_first_use=False,
     )
     # watchdog says by logging, and only there, that notifications were lost; the regular look makes up for it.
     logging.getLogger("watchdog").setLevel(logging.ERROR)
+    # It also warns, in many lines, of folders that come back under a name that it had watched before.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
+
+
+def _is_journal() -> bool:
+    """Whether standard error itself goes to journald (systemd.exec(5), `$JOURNAL_STREAM`), and not to a file since."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
 def _json_with_priority(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """The command line (CONTRACT §8): arguments in, exit code out. Errors are lines on standard error, never a traceback."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -105,5 +106,9 @@ def _fail(text: str, code: int) -> int:
 
 
 def entry() -> NoReturn:
-    """The program."""
+    """The program. Output that was closed (`>&-`) is output that nobody wants to see, not an error."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
     sys.exit(main())

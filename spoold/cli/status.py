@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spoold.cli.command import configuration, open_spool
+from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.storage.spooldir import Spool, valid_name
@@ -21,10 +21,19 @@ _LIMIT = 64 * 1024 * 1024
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show it once, or again and again."""
+    """Show it once, or again and again until Ctrl-C, which is no failure."""
+    if options.watch and options.json:
+        raise UsageError("--json prints one JSON document: expected it without --watch")
     spool = open_spool(configuration(options).spool)
     if not options.watch:
         return _show(spool, options)
+    try:
+        return _watch(spool, options)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _watch(spool: Spool, options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     while True:
         if console.is_terminal:

@@ -214,12 +214,15 @@ def is_temporary(name: str) -> bool:
 
 
 _SEAL_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
+_ESCAPED = re.compile(r"\\([\\nr])")
+_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
 _SEAL_END = re.compile(r"# end (\d+)")
 
 
 def parse_seal(text: str) -> Seal:
     """Read `sha256sum` lines with a last line `# end N`, N being the number of lines before it."""
-    lines = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
+    # Only line feeds end lines: the other line ends of Unicode may stand in names.
+    lines = [line.removesuffix("\r") for line in text.split("\n")[:-1]]
     while lines and not lines[-1].strip():
         lines.pop()
     end = _SEAL_END.fullmatch(lines[-1].strip()) if lines else None
@@ -234,7 +237,7 @@ def parse_seal(text: str) -> Seal:
             return Seal({}, f"{SEAL} to be mended: line {number} is not `HASH  NAME`")
         name = match[3]
         if match[1]:
-            name = name.replace("\\n", "\n").replace("\\r", "\r").replace("\\\\", "\\")
+            name = _ESCAPED.sub(lambda found: _ESCAPES[found[1]], name)
         name = name.removeprefix("./")
         if name != SEAL:
             hashes[name] = match[2].lower()
