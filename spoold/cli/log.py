@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -37,8 +38,9 @@ def configure(settings: LogSettings) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    # watchdog says by logging, and only there, that notifications were lost; the regular look makes up for it.
-    logging.getLogger("watchdog").setLevel(logging.ERROR)
+    # watchdog's remarks, on notifications that were lost and the like, are nothing to act on: the regular look makes up.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="watchdog")
 
 
 def _json_with_priority(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
