@@ -55,13 +55,11 @@ def manifest_errors(manifest: Manifest, defaults: Defaults, relays: Collection[s
 def timing_errors(timing: Timing, defaults: Defaults, now: float) -> list[str]:
     """Terms on which nothing could ever be sent."""
     terms = terms_of(timing, defaults, now)
-    start = max(now, terms.send_after or now)
-    opens = terms.schedule.opens(start)
-    if opens is None:
+    if terms.schedule.opens(max(now, terms.send_after or now)) is None:
         return ["job.yaml: windows: never sends: these windows and the agent's are never open at the same time"]
-    if terms.expires_at is not None and terms.expires_at <= opens:
+    if terms.expires_at is not None and terms.send_after is not None and terms.expires_at <= terms.send_after:
         return [
             f"job.yaml: expires: never sends: it expires at {for_people(terms.expires_at, terms.zone)},"
-            f" and may send from {for_people(opens, terms.zone)} on"
+            f" before send_after ({for_people(terms.send_after, terms.zone)})"
         ]
     return []
