@@ -1,35 +1,46 @@
-"""The control files in jobs that are not done: CANCEL, HOLD, RETRY, and folders that somebody removed.
+"""What people do in the folders of jobs that are not done: CANCEL, HOLD, RETRY, an edited job.yaml, a folder removed.
 
-Looks at every live job's folder once a second, and at once when told that something stirred there. One look costs one
-stat as long as nothing in the folder changed.
+Looks at every live job's folder about once a second; one look costs one stat, and every other time a second one for job.yaml, as long
+as nothing in the folder changed.
 """
 
-import time
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spoold.core.completeness import CANCEL, HOLD, RETRY
-from spoold.storage.files import Kind
+from spoold.core.completeness import CANCEL, HOLD, MANIFEST, RETRY
+from spoold.storage.files import Kind, NotRegularError
 from spoold.storage.spooldir import FOLDERS, Spool
 
 #: In the file RETRY this word asks for the *uncertain* recipients too.
 UNCERTAIN = "uncertain"
 _KNOWN = FOLDERS[1:]
-#: A folder that changed in the last moment may change again without a new mtime, which has the kernel's coarse clock.
-_FRESH_NS = 100_000_000
+_MANIFEST_LIMIT = 64 * 1024 + 1
+#: A change within this many seconds before a look may have more of the same time behind it; it is looked at again.
+_RECENT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What the control files of one job say."""
+    """What one job's folder says. `manifest` is job.yaml's content when it changed since the last look, or at the first."""
 
     job_id: int
-    cancel: bool
-    hold: bool
-    retry: bool
-    retry_uncertain: bool
+    cancel: bool = False
+    hold: bool = False
+    retry: bool = False
+    retry_uncertain: bool = False
     missing: bool = False
     """The job's folder is not there any more."""
+    manifest: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    place: str
+    folder: tuple[int, int] | None = None
+    manifest: tuple[int, int, int] | None = None
+    signal: Signal | None = None
+    missing: bool = False
 
 
 class Control:
@@ -37,51 +48,81 @@ class Control:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._seen: dict[int, tuple[int, int, Signal]] = {}
-        self._missing: set[int] = set()
+        self._seen: dict[int, _Seen] = {}
+        self._round = 0
 
-    def look(self, jobs: Iterable[tuple[int, str, str]]) -> list[Signal]:
-        """The signals of `jobs`, each (id, name, the folder where it should be)."""
+    def look(self, jobs: Iterable[tuple[int, str, str]], now: float) -> list[Signal]:
+        """The signals of those of `jobs`, each (id, name, the folder where it should be), that have any.
+
+        A job that gave one is told of again at each look until the folder says otherwise. `now` is POSIX seconds.
+        """
+        self._round += 1
         signals = []
         live = set()
         for job_id, name, folder in jobs:
             live.add(job_id)
-            signal = self._look(job_id, name, folder)
+            seen = self._seen.setdefault(job_id, _Seen(folder))
+            signal = self._look(job_id, name, folder, seen, now)
             if signal is not None:
                 signals.append(signal)
         for job_id in self._seen.keys() - live:
             del self._seen[job_id]
-        self._missing &= live
         return signals
 
-    def _look(self, job_id: int, name: str, folder: str) -> Signal | None:
-        files = self._spool.files
-        for place in (folder, *_KNOWN):
-            entry = files.stat(self._spool.fd(place), (name,))
-            if entry is not None:
-                break
-        else:
+    def _look(self, job_id: int, name: str, folder: str, seen: _Seen, now: float) -> Signal | None:
+        status = self._stat(seen, name, folder)
+        if status is None:
             # It may be on its way from one folder to the other just now: believe it when it is missing twice.
-            if job_id in self._missing:
-                return Signal(job_id, False, False, False, False, missing=True)
-            self._missing.add(job_id)
-            return None
-        self._missing.discard(job_id)
-        known = self._seen.get(job_id)
-        if known is not None and known[:2] == (entry.inode, entry.mtime_ns):
-            return known[2]
+            missing, seen.missing = seen.missing, True
+            return Signal(job_id, missing=True) if missing else None
+        seen.missing = False
+        identity = (status.st_ino, status.st_mtime_ns)
+        if identity == seen.folder and (self._round % 2 or self._manifest_identity(seen, name) == seen.manifest):
+            return seen.signal
         try:
-            with self._spool.job(place, name) as root:
-                present = {control for control in (CANCEL, HOLD, RETRY) if files.stat(root, (control,)) is not None}
-                uncertain = RETRY in present and self._asks_uncertain(root)
+            signal, manifest = self._read(job_id, name, seen)
+        except OSError:
+            return seen.signal
+        if now - status.st_mtime > _RECENT:
+            seen.folder = identity
+        seen.manifest = manifest
+        # The content of job.yaml is told once; the control files as long as they are there.
+        seen.signal = Signal(job_id, signal.cancel, signal.hold, signal.retry, signal.retry_uncertain)
+        return signal
+
+    def _stat(self, seen: _Seen, name: str, folder: str) -> os.stat_result | None:
+        for place in (seen.place, folder, *_KNOWN):
+            try:
+                status = os.stat(name, dir_fd=self._spool.fd(place), follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            seen.place = place
+            return status
+        return None
+
+    def _manifest_identity(self, seen: _Seen, name: str) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(f"{name}/{MANIFEST}", dir_fd=self._spool.fd(seen.place), follow_symlinks=False)
         except OSError:
             return None
-        signal = Signal(job_id, CANCEL in present, HOLD in present, RETRY in present, uncertain)
-        if time.time_ns() - entry.mtime_ns > _FRESH_NS:
-            self._seen[job_id] = (entry.inode, entry.mtime_ns, signal)
-        else:
-            self._seen.pop(job_id, None)
-        return signal
+        return (status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _read(self, job_id: int, name: str, seen: _Seen) -> tuple[Signal, tuple[int, int, int] | None]:
+        files = self._spool.files
+        with self._spool.job(seen.place, name) as root:
+            present = {control for control in (CANCEL, HOLD, RETRY) if files.stat(root, (control,)) is not None}
+            uncertain = RETRY in present and self._asks_uncertain(root)
+            entry = files.stat(root, (MANIFEST,))
+            identity = None if entry is None else (entry.inode, entry.size, entry.mtime_ns)
+            manifest = None
+            if identity != seen.manifest and entry is not None and entry.kind is Kind.FILE:
+                try:
+                    manifest = files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)
+                except (NotRegularError, FileNotFoundError):
+                    identity = None
+        return Signal(
+            job_id, CANCEL in present, HOLD in present, RETRY in present, uncertain, manifest=manifest
+        ), identity
 
     def _asks_uncertain(self, root: int) -> bool:
         entry = self._spool.files.stat(root, (RETRY,))

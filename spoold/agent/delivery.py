@@ -6,6 +6,8 @@ transaction.
 """
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,6 +35,7 @@ class Work(Protocol):
     """What a delivery wants of the dispatcher."""
 
     def claim(self, delivery: "Delivery") -> tuple[LiveJob, list[DueRecipient]] | None: ...
+    def used(self) -> list[tuple[str, float]]: ...
     def has_work(self, delivery: "Delivery") -> bool: ...
     def allowed(self, job: LiveJob) -> bool: ...
     def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None: ...
@@ -64,27 +67,28 @@ class Delivery:
         self._clock = clock
         self._monotonic = monotonic
         self._workers: set[asyncio.Task[None]] = set()
-        self._idle = 0
+        self._idle: deque[asyncio.Future[None]] = deque()
         self._retired = False
-        self._wake = asyncio.Event()
         self._allowed = relay.connections
         self._crowded_until = 0.0
 
     # --- for the dispatcher -------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """There is work, or the end has come."""
-        self._wake.set()
-        self.staff()
-
     def staff(self) -> None:
-        """Open one more connection if there is work that no open one is free for."""
+        """If there is work, let one idle connection take it up, or open one more."""
+        if self._retired or not self._work.has_work(self):
+            return
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
         now = self._monotonic()
         if now >= self._crowded_until:
             self._allowed = self.relay.connections
         # A relay in trouble gets one connection to prove itself with, after its rest.
         most = self._allowed if self.health.up else int(now >= self.health.until)
-        if self._retired or self._idle or len(self._workers) >= most or not self._work.has_work(self):
+        if len(self._workers) >= most:
             return
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self.relay.name}")
         self._workers.add(task)
@@ -99,12 +103,13 @@ class Delivery:
     def retire(self) -> None:
         """The relay is gone from the configuration, or has changed."""
         self._retired = True
-        self._wake.set()
+        for waiter in self._idle:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def finish(self) -> None:
         """Return when every open message has ended."""
-        self._retired = True
-        self._wake.set()
+        self.retire()
         while self._workers:
             await asyncio.wait(self._workers)
 
@@ -153,15 +158,16 @@ class Delivery:
 
     async def _wait(self) -> bool:
         """Whether work came before the connection had been idle for too long."""
-        self._wake.clear()
-        self._idle += 1
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
         try:
             async with asyncio.timeout(IDLE):
-                await self._wake.wait()
+                await waiter
         except TimeoutError:
             return False
         finally:
-            self._idle -= 1
+            with contextlib.suppress(ValueError):
+                self._idle.remove(waiter)
         return True
 
     async def _connect(self) -> Session | None:
@@ -207,7 +213,7 @@ class Delivery:
             return
         ids = [recipient.id for recipient in claim]
         failpoint("before-intent")
-        granted = set(await self._store.claim(ids, self.relay.name, self._clock()))
+        granted = set(await self._store.claim(ids, self.relay.name, self._clock(), self._work.used()))
         failpoint("after-intent")
         if len(granted) < len(ids):
             self._work.not_granted(job, [id_ for id_ in ids if id_ not in granted])

@@ -7,15 +7,18 @@ holds no truth: what it knows of a job comes from the store at start and follows
 
 import asyncio
 import contextlib
+import functools
 import heapq
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from spoold.agent.backlog import FIRST
 from spoold.agent.body import BodyReader
 from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
+from spoold.agent.limiter import Limiter, room
 from spoold.agent.live import LiveJob, Terms
+from spoold.agent.rotation import Rotation
 from spoold.core.outcome import Fault
 from spoold.core.planner import may_send, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
@@ -25,7 +28,7 @@ from spoold.storage.store import Store
 
 _READ_AHEAD = 500
 _REFILL_BELOW = 200
-_FIRST = (-1.0, -1)
+_LANE_READ = 150
 #: The clock may be set while the dispatcher sleeps; it looks at it at least this often, in seconds.
 _LONGEST_SLEEP = 20.0
 _JUMP = 60.0
@@ -39,6 +42,7 @@ class Dispatcher:
         self,
         store: Store,
         relays: Mapping[str, Relay],
+        limiter: Limiter,
         bodies: BodyReader,
         threads: ThreadPoolExecutor,
         *,
@@ -48,6 +52,7 @@ class Dispatcher:
         moved: Callable[[int], None],
     ) -> None:
         self._store = store
+        self._limiter = limiter
         self._bodies = bodies
         self._threads = threads
         self._clock = clock
@@ -56,9 +61,10 @@ class Dispatcher:
         self._moved = moved
         self.jobs: dict[int, LiveJob] = {}
         self.deliveries: dict[str, Delivery] = {}
-        self._rotation: dict[str, deque[LiveJob]] = {}
+        self._rotation: dict[str, Rotation] = {}
         self._dirty: set[int] = set()
         self._wakes: list[tuple[float, int]] = []
+        self._paused: dict[str, float] = {}
         self._kick = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._offset = clock() - monotonic()
@@ -80,7 +86,7 @@ class Dispatcher:
         for name, relay in relays.items():
             if name not in self.deliveries:
                 self.deliveries[name] = Delivery(relay, self, self._store, self._bodies, self._clock, self._monotonic)
-                self._rotation.setdefault(name, deque())
+                self._rotation.setdefault(name, Rotation())
                 changed.append(name)
         self._dirty.update(self.jobs)
         self._kick.set()
@@ -96,8 +102,10 @@ class Dispatcher:
         self._kick.set()
 
     def retime(self, job: LiveJob, terms: Terms) -> None:
-        """The job's timing was edited."""
+        """The job's timing was edited, or the agent's was."""
         job.terms = terms
+        job.throttled_until = 0.0
+        job.backlog.reconsider()
         self.touch(job)
 
     async def hold(self, job: LiveJob, held: bool) -> None:
@@ -124,7 +132,7 @@ class Dispatcher:
         self.stopping = True
         self._kick.set()
         for delivery in self.deliveries.values():
-            delivery.wake()
+            delivery.staff()
 
     @property
     def open(self) -> int:
@@ -146,8 +154,7 @@ class Dispatcher:
             self._kick.clear()
             self._look_at_clock()
             now = self._clock()
-            while self._wakes and self._wakes[0][0] <= now:
-                self._dirty.add(heapq.heappop(self._wakes)[1])
+            self._wake_due(now)
             dirty, self._dirty = self._dirty, set()
             for job_id in dirty:
                 if (job := self.jobs.get(job_id)) is not None:
@@ -159,10 +166,30 @@ class Dispatcher:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _wake_due(self, now: float) -> None:
+        while self._wakes and self._wakes[0][0] <= now:
+            at, job_id = heapq.heappop(self._wakes)
+            job = self.jobs.get(job_id)
+            if job is not None and job.wake_at == at:  # else it has been told another time since
+                job.wake_at = None
+                self._dirty.add(job_id)
+        for name, at in list(self._paused.items()):
+            if at <= now:
+                del self._paused[name]
+                if name in self.deliveries:
+                    self.deliveries[name].staff()
+
+    def _wake_at(self, job: LiveJob, moment: float | None) -> None:
+        if moment is not None and (job.wake_at is None or moment < job.wake_at):
+            job.wake_at = moment
+            heapq.heappush(self._wakes, (moment, job.id))
+
     async def _sleep(self, now: float) -> None:
         pause = _LONGEST_SLEEP
         if self._wakes:
             pause = min(pause, self._wakes[0][0] - now)
+        if self._paused:
+            pause = min(pause, min(self._paused.values()) - now)
         for delivery in self.deliveries.values():
             if (rest := delivery.rest()) is not None:
                 pause = min(pause, rest)
@@ -198,7 +225,7 @@ class Dispatcher:
         up, retry_at = self.relay_state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
         if (job.expired or job.cancelled) and job.unfinished:
-            job.ready.clear()
+            job.backlog.clear()
             if not job.open:
                 job.ending = True
                 self._spawn(self._end(job))
@@ -209,12 +236,12 @@ class Dispatcher:
             return
         if may_send(snapshot, now) and not job.expired:
             self._refill(job, now)
-            if job.ready and not job.queued:
-                job.queued = True
-                self._rotation[self._home(job)].append(job)
+            if job.backlog and job.throttled_until <= now and not job.queued:
+                self._rotation[self._home(job)].push(job)
                 self._wake_deliveries(job)
-        if (wake := wakes_at(snapshot, now)) is not None:
-            heapq.heappush(self._wakes, (wake, job.id))
+            elif job.backlog and job.throttled_until > now:
+                self._wake_at(job, job.throttled_until)
+        self._wake_at(job, wakes_at(snapshot, now))
 
     def _set_standing(self, job: LiveJob, new: Standing, now: float) -> None:
         if new == job.standing:
@@ -253,33 +280,51 @@ class Dispatcher:
     # --- reading ahead ----------------------------------------------------------------------------------------------
 
     def _refill(self, job: LiveJob, now: float) -> None:
-        if job.reading or len(job.ready) >= _REFILL_BELOW or job.next_due is None or job.next_due > now:
+        for domain, after in job.backlog.hungry():
+            self._spawn(self._read_lane(job, now, domain, after))
+        if job.reading or job.backlog.short >= _REFILL_BELOW or job.backlog.full:
             return
-        job.reading = True
-        job.again = False
-        self._spawn(self._read(job, now))
+        if job.next_due is not None and job.next_due <= now:
+            job.reading = True
+            self._spawn(self._read(job, now))
 
     async def _read(self, job: LiveJob, now: float) -> None:
+        """One step of a pass over what is due, from the front to the end."""
         loop = asyncio.get_running_loop()
-        last = job.ready[-1] if job.ready else None
-        after = (last.due_at, last.id) if last is not None else _FIRST
-        limit = _READ_AHEAD + (len(job.open) if after is _FIRST else 0)
-        known = job.open | {recipient.id for recipient in job.ready}
+        first = job.cursor == FIRST
+        if first:
+            job.missed = False
+        known = job.open | set(job.backlog.ids())
+        limit = _READ_AHEAD + (len(known) if first else 0)
+        without = job.backlog.saturated
         try:
-            found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, after, limit)
-            # `known` was taken before the read: what has been recorded meanwhile is read once more, and the claim
-            # decides.
+            found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, job.cursor, limit, without)
+            at_end = len(found) < limit
+            next_due = now
+            if at_end:
+                next_due_found = await loop.run_in_executor(self._threads, self._store.next_due, job.id, now)
+                # Lanes may have been filled while this was read; what they keep is known now.
             known |= job.open
-            fresh = [recipient for recipient in found if recipient.id not in known]
-            if len(found) < limit and not job.again:
-                next_due = await loop.run_in_executor(self._threads, self._store.next_due, job.id, now)
-                # A pass that began behind recipients still at hand may have missed some: begin again from the front.
-                job.next_due = now if after is not _FIRST else next_due
-            job.ready.extend(fresh)
+            known.update(job.backlog.ids())
+            if job.ending or job.cancelled or job.expired:
+                return
+            # What was recorded since the read began is read as it was before; the claim knows better.
+            job.backlog.extend([recipient for recipient in found if recipient.id not in known])
+            job.cursor = FIRST if at_end else (found[-1].due_at, found[-1].id)
+            if at_end and not job.missed:
+                job.next_due = next_due_found
+            else:
+                job.next_due = next_due
         finally:
             job.reading = False
-        if job.again:
-            job.next_due = now
+            self.touch(job)
+
+    async def _read_lane(self, job: LiveJob, now: float, domain: str, after: tuple[float, int]) -> None:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, self._store.due_in, job.id, now, domain, after, _LANE_READ)
+        known = job.open | set(job.backlog.ids())
+        last = (found[-1].due_at, found[-1].id) if len(found) == _LANE_READ else None
+        job.backlog.refill(domain, [recipient for recipient in found if recipient.id not in known], last=last)
         self.touch(job)
 
     # --- for the deliveries -------------------------------------------------------------------------------------------
@@ -288,30 +333,67 @@ class Dispatcher:
         """The next recipients to send through `delivery`, jobs taking turns; None if there are none now."""
         if self.stopping or self.disk_full:
             return None
+        now = self._clock()
+        shared = self._limiter.of_relay(delivery.relay.name)
+        if (at := self._limiter.permit(shared, now)) > now:
+            self._paused[delivery.relay.name] = at
+            self._kick.set()
+            return None
         for home in self._homes(delivery):
             rotation = self._rotation[home]
-            while rotation:
-                job = rotation.popleft()
-                job.queued = False
-                if not self._may_send(job):
+            while (job := rotation.pop()) is not None:
+                if not self._may_send(job, now):
                     continue
-                claim = job.take(delivery.limit)
-                if job.ready:
-                    job.queued = True
-                    rotation.append(job)
-                if len(job.ready) < _REFILL_BELOW:
+                limits = shared + self._limiter.of_job(job.id, job.terms.rate)
+                if (at := self._limiter.permit(limits, now)) > now:
+                    self._throttle(job, at)
+                    continue
+                claim = self._pick(job, room(limits, delivery.limit), now)
+                if not claim:
+                    if (at_lane := job.backlog.permits_at()) is not None:
+                        self._throttle(job, at_lane)
                     self.touch(job)
-                if claim:
-                    return job, claim
+                    continue
+                self._limiter.advance(limits, now, len(claim))
+                job.opened(claim)
+                if job.backlog:
+                    rotation.push(job)
+                if job.backlog.short < _REFILL_BELOW:
+                    self.touch(job)
+                return job, claim
         return None
 
-    def has_work(self, delivery: Delivery) -> bool:
-        return not self.stopping and not self.disk_full and any(self._rotation[home] for home in self._homes(delivery))
+    def _throttle(self, job: LiveJob, until: float) -> None:
+        """The job is out of the rotation until a rate permits its next message."""
+        job.throttled_until = until
+        self._wake_at(job, until)
+        self._kick.set()
 
-    def _may_send(self, job: LiveJob) -> bool:
+    def _pick(self, job: LiveJob, most: int, now: float) -> list[DueRecipient]:
+        rates = job.terms.domain_rates
+        if not rates and not self._limiter.limits.domains and not job.backlog.has_lanes:
+            return job.backlog.pick(most)
+        limits = functools.partial(self._limiter.of_domain, job.id, rates)
+        return job.backlog.pick_limited(
+            most,
+            now,
+            lambda domain: self._limiter.permit(limits(domain), now),
+            lambda domain: self._limiter.advance(limits(domain), now),
+        )
+
+    def used(self) -> list[tuple[str, float]]:
+        """The state of the rates that changed, to be committed with the next claim."""
+        return self._limiter.unsaved(self._clock())
+
+    def has_work(self, delivery: Delivery) -> bool:
+        """Whether a claim might succeed."""
+        if self.stopping or self.disk_full or delivery.relay.name in self._paused:
+            return False
+        return any(self._rotation[home] for home in self._homes(delivery))
+
+    def _may_send(self, job: LiveJob, now: float) -> bool:
         if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
             return False
-        now = self._clock()
         # A relay that is being tried again is reported as down, and gets its one message all the same.
         snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
         return may_send(snapshot, now)
@@ -342,7 +424,7 @@ class Dispatcher:
             if transition.due_at is not None:
                 job.due_at(transition.due_at)
         self._changed(job.id)
-        if not job.open or len(job.ready) < _REFILL_BELOW:
+        if not job.open or job.backlog.short < _REFILL_BELOW:
             self.touch(job)
 
     def relay_changed(self) -> None:
@@ -401,7 +483,7 @@ class Dispatcher:
     def _wake_deliveries(self, job: LiveJob) -> None:
         route = self.deliveries.get(self._route(self._home(job)))
         if route is not None:
-            route.wake()
+            route.staff()
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

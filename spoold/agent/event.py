@@ -43,6 +43,12 @@ EVENTS: dict[str, tuple[str, str]] = {
 _logger = structlog.get_logger("spoold")
 
 
+def rebind() -> None:
+    """Log by structlog's present configuration from here on; a bound logger keeps the one that it was first used with."""
+    global _logger
+    _logger = structlog.get_logger("spoold")
+
+
 def log(event: str, **fields: Any) -> None:
     """Log one of `EVENTS` at its level."""
     getattr(_logger, EVENTS[event][0])(event, **fields)

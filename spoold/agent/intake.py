@@ -276,7 +276,7 @@ class Intake:
         self, job_id: int, root: int, seen: Seen, hashes: Mapping[str, bytes], manifest: Manifest, now: float
     ) -> Findings:
         settings = self._settings
-        terms = terms_of(manifest, settings.defaults, now)
+        terms = terms_of(manifest.timing, settings.defaults, now)
         sink = _DatabaseSink(self._admission, job_id, hashes, now)
         examination = Examination(
             self._spool.files, root, seen.entries, manifest, settings.policy, sink,
@@ -311,7 +311,10 @@ class Intake:
             standing = Standing(JobState.REJECTED, reason)
         elif held:
             standing = Standing(JobState.HELD)
-        elif manifest is not None and (after := terms_of(manifest, self._settings.defaults, now).send_after or 0) > now:
+        elif (
+            manifest is not None
+            and (after := terms_of(manifest.timing, self._settings.defaults, now).send_after or 0) > now
+        ):
             standing = Standing(JobState.SCHEDULED, None, after)
         else:
             standing = Standing(JobState.SENDING)

@@ -1,11 +1,13 @@
 """A job that is not done, as the running agent holds it: what the database says, and what is under way right now."""
 
-from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from spoold.core.manifest import Manifest
+from spoold.agent.backlog import FIRST, Backlog
+from spoold.core.manifest import Manifest, Priority, Timing
 from spoold.core.planner import JobSnapshot, Schedule
+from spoold.core.rate import Rate
 from spoold.core.retry import RetryPolicy
 from spoold.core.state import RecipientState, Standing
 from spoold.storage.record import DueRecipient, JobRow
@@ -20,8 +22,9 @@ class Terms:
     send_after: float | None
     expires_at: float | None
     zone: tzinfo
-    unsupported: str | None = None
-    """A key of the manifest that this version does not honour; the job is held rather than sent against its terms."""
+    rate: Rate | None
+    domain_rates: Mapping[str, Rate]
+    priority: Priority
 
 
 @dataclass(slots=True)
@@ -31,7 +34,9 @@ class LiveJob:
     id: int
     name: str
     manifest: Manifest
-    manifest_bytes: bytes
+    timing: Timing
+    source: bytes
+    """The job.yaml that the terms come from."""
     terms: Terms
     accepted_at: float
     standing: Standing
@@ -41,26 +46,44 @@ class LiveJob:
     cancelled: bool
     expired: bool
     warnings: list[str]
-    ready: deque[DueRecipient] = field(default_factory=deque)
+    backlog: Backlog = field(default_factory=Backlog)
     """Read ahead: due, and in no transaction."""
     open: set[int] = field(default_factory=set)
     """The ids of recipients in open transactions, until their outcome is recorded."""
     next_due: float | None = 0.0
-    """The next moment at which a recipient outside `ready` and `open` may be due; None if there is none."""
+    """The next moment at which a recipient outside `backlog` and `open` may be due; None if there is none."""
+    cursor: tuple[float, int] = FIRST
+    """How far the present pass of reading ahead has come."""
     reading: bool = False
-    again: bool = False
-    """Something became due while a read was under way: read once more."""
+    missed: bool = False
+    """Something became due behind the cursor: one more pass."""
     ending: bool = False
     """Recipients are being given a final state in the database."""
     queued: bool = False
     """The job is in its relay's rotation."""
+    throttled_until: float = 0.0
+    """A rate forbids the next transaction before this moment."""
+    wake_at: float | None = None
+    """When the dispatcher looks at the job again by itself."""
 
     @classmethod
-    def of(cls, row: JobRow, manifest: Manifest, terms: Terms) -> "LiveJob":
+    def of(cls, row: JobRow, manifest: Manifest, timing: Timing, terms: Terms) -> "LiveJob":
         return cls(
-            row.id, row.name, manifest, row.manifest, terms, row.accepted_at, row.standing, row.since, dict(row.counts), row.held,
-            row.cancelled, row.expired, list(row.warnings),
-        )  # fmt: skip
+            id=row.id,
+            name=row.name,
+            manifest=manifest,
+            timing=timing,
+            source=row.timing or row.manifest,
+            terms=terms,
+            accepted_at=row.accepted_at,
+            standing=row.standing,
+            since=row.since,
+            counts=dict(row.counts),
+            held=row.held,
+            cancelled=row.cancelled,
+            expired=row.expired,
+            warnings=list(row.warnings),
+        )
 
     @property
     def unfinished(self) -> int:
@@ -71,10 +94,9 @@ class LiveJob:
         return JobSnapshot(
             unfinished=self.unfinished,
             open=len(self.open),
-            ready=bool(self.ready) or self.reading or (due is not None and due <= now),
+            ready=bool(self.backlog) or self.reading or (due is not None and due <= now),
             next_due=due,
-            held=self.held or self.terms.unsupported is not None,
-            hold_reason=None if self.held else self.terms.unsupported,
+            held=self.held,
             cancelled=self.cancelled,
             send_after=self.terms.send_after,
             expires_at=None if self.expired else self.terms.expires_at,
@@ -84,23 +106,16 @@ class LiveJob:
             disk_full=disk_full,
         )
 
-    def take(self, limit: int) -> list[DueRecipient]:
-        """The next recipients that share a message, at most `limit`; they count as open from here on."""
-        claim: list[DueRecipient] = []
-        while self.ready and len(claim) < limit:
-            first = self.ready[0]
-            if claim and (first.message.id != claim[0].message.id or first.smtputf8 != claim[0].smtputf8):
-                break
-            claim.append(self.ready.popleft())
-            self.open.add(first.id)
-        return claim
+    def opened(self, claim: list[DueRecipient]) -> None:
+        """A transaction for these begins."""
+        self.open.update(recipient.id for recipient in claim)
 
     def put_back(self, claim: list[DueRecipient]) -> None:
-        """Undo `take`: no transaction was opened."""
-        self.ready.extendleft(reversed(claim))
+        """No transaction was opened for these after all."""
+        self.backlog.put_back(claim)
         self.open.difference_update(recipient.id for recipient in claim)
 
     def due_at(self, moment: float) -> None:
-        """A recipient outside `ready` and `open` will be due at `moment`."""
+        """A recipient outside `backlog` and `open` will be due at `moment`."""
         self.next_due = moment if self.next_due is None else min(self.next_due, moment)
-        self.again = self.again or self.reading
+        self.missed = True

@@ -284,9 +284,9 @@ class Projector:
 def _facts(job: JobRow, zone: tzinfo) -> _Facts:
     try:
         manifest = parse_manifest(job.manifest)
+        name = (manifest if job.timing is None else parse_manifest(job.timing)).timing.timezone
     except DocumentError:
         return _Facts("", "", zone)  # a rejected job's
-    name = manifest.timing.timezone
     return _Facts(printable(manifest.description, 500), manifest.sender, ZoneInfo(name) if name else zone)
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from spoold import __version__
@@ -19,14 +19,15 @@ from spoold.agent.control import Control, Signal
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.intake import Intake, Settings
+from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
 from spoold.agent.notify import Notifier
 from spoold.agent.projector import Projector
-from spoold.agent.terms import Defaults, terms_of
+from spoold.agent.terms import Defaults, terms_of, timing_errors
 from spoold.agent.watcher import Watcher
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document import DocumentError
-from spoold.core.manifest import parse_manifest
+from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.state import UNCERTAIN_REST, OnUncertain
 from spoold.report.agent import AgentState, RelayState, UploadState, agent_json, metrics
@@ -46,6 +47,7 @@ _SCAN_EVERY = 1.0
 _STATUS_EVERY = 2.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
+_EDITED = "the edited job.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,7 @@ class Configuration:
     intake: IntakePolicy
     keep_done: float | None
     """Seconds after which a finished job is removed; None keeps it."""
-    unsupported: str | None = None
-    """A limit in the configuration that this version does not keep; every job is held rather than sent against it."""
+    limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -135,9 +136,12 @@ class Supervisor:
             relay_fault=self._relay_fault,
             zone=self._zone,
         )
+        tats = await self._loop.run_in_executor(self._threads, self._store.tats, self._clock())
+        self._limiter = Limiter(self._configuration.limits, tats)
         self._dispatcher = Dispatcher(
             self._store,
             self._configuration.relays,
+            self._limiter,
             BodyReader(self._spool, self._threads),
             self._threads,
             clock=self._clock,
@@ -200,8 +204,11 @@ class Supervisor:
 
     def _add(self, row: JobRow) -> None:
         manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
-        terms = terms_of(manifest, self._configuration.defaults, row.accepted_at)
-        self._dispatcher.add(LiveJob.of(row, manifest, terms))
+        timing = manifest.timing
+        if row.timing is not None:
+            timing = parse_manifest(row.timing, zone=self._configuration.defaults.zone).timing
+        terms = terms_of(timing, self._configuration.defaults, row.accepted_at)
+        self._dispatcher.add(LiveJob.of(row, manifest, timing, terms))
         self._projector.changed(row.id)
 
     def _soon(self, call: Callable[..., None], *values: object) -> None:
@@ -283,7 +290,9 @@ class Supervisor:
             await _until(self._control_now, _CONTROL_EVERY)
             self._control_now.clear()
             jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
-            for found in await self._loop.run_in_executor(self._control_threads, self._control.look, jobs):
+            for found in await self._loop.run_in_executor(
+                self._control_threads, self._control.look, jobs, self._clock()
+            ):
                 await self._obey(found)
 
     async def _obey(self, found: Signal) -> None:
@@ -296,6 +305,8 @@ class Supervisor:
             await self._dispatcher.cancel(job)
         if found.hold != job.held and not found.missing:
             await self._dispatcher.hold(job, found.hold)
+        if found.manifest is not None and found.manifest != job.source:
+            await self._edit(job, found.manifest)
         if found.retry:
             count = await self._dispatcher.retry(job, uncertain=False)
             if found.retry_uncertain:
@@ -303,12 +314,35 @@ class Supervisor:
             log("job.retried", job=job.name, recipients=count)
             await self._loop.run_in_executor(self._control_threads, self._control.remove_retry, job.id, job.name)
 
-    def _stirred(self, folder: str, name: str, renamed_in: bool) -> None:
-        if folder == "new":
-            self._intake.hint(name, renamed_in=renamed_in)
-            self._scan_now.set()
+    async def _edit(self, job: LiveJob, source: bytes) -> None:
+        """Somebody edited job.yaml: its timing counts from now on, or the report says why not."""
+        job.source = source
+        defaults = self._configuration.defaults
+        notes = [warning for warning in job.warnings if not warning.startswith(_EDITED)]
+        try:
+            edited = parse_manifest(source, zone=defaults.zone)
+            problems = timing_errors(edited.timing, defaults, self._clock())
+        except DocumentError as error:
+            problems = [str(problem) for problem in error.problems]
+        if problems:
+            log("job.edit_refused", job=job.name, problem=problems[0])
+            notes += [f"{_EDITED} is wrong and the old timing stays: {problem}" for problem in problems]
         else:
-            self._control_now.set()
+            if _but_for_timing(edited) != _but_for_timing(job.manifest):
+                notes.append(f"{_EDITED} changes more than the timing; only that can change once a job was taken")
+            notes += [f"{_EDITED}: {note}" for note in edited.notes]
+            if edited.timing != job.timing:
+                log("job.edited", job=job.name)
+            job.timing = edited.timing
+            self._dispatcher.retime(job, terms_of(edited.timing, defaults, job.accepted_at))
+            await self._store.retime(job.id, source)
+        job.warnings = notes
+        await self._store.warn(job.id, notes)
+        self._projector.changed(job.id, moved=True)
+
+    def _stirred(self, upload: str, renamed_in: bool) -> None:
+        self._intake.hint(upload, renamed_in=renamed_in)
+        self._scan_now.set()
 
     async def _look_at_disk(self) -> None:
         while True:
@@ -431,11 +465,12 @@ class Supervisor:
                 log("agent.reload_failed", problem=line)
         else:
             self._configuration = configuration
+            self._limiter.limits = configuration.limits
             changed = self._dispatcher.use(configuration.relays)
             self._intake.use(configuration.settings)
             for job in self._dispatcher.jobs.values():
-                row_terms = terms_of(job.manifest, configuration.defaults, job.accepted_at)
-                self._dispatcher.retime(job, row_terms)
+                terms = terms_of(job.timing, configuration.defaults, job.accepted_at)
+                self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
         self._notifier.ready(self._summary())
 
@@ -455,6 +490,24 @@ class Supervisor:
             log("disk.full", free=0) if full else log("disk.free")
 
         self._soon(tell)
+
+
+def _but_for_timing(manifest: Manifest) -> tuple[object, ...]:
+    """What must stay as it was; where in the file something stands does not count."""
+    recipients: object = manifest.recipients
+    if isinstance(recipients, tuple):
+        recipients = [(recipient.address, recipient.message) for recipient in recipients]
+    return (
+        manifest.sender,
+        manifest.message,
+        recipients,
+        manifest.description,
+        manifest.relay,
+        manifest.expect,
+        manifest.on_uncertain,
+        manifest.strict,
+        manifest.allow_duplicate,
+    )
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -6,10 +6,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from spoold.agent.live import Terms
-from spoold.core.manifest import Manifest, Priority
+from spoold.core.manifest import Manifest, Timing
 from spoold.core.planner import Schedule
 from spoold.core.retry import RetryPolicy
 from spoold.core.schedule import Windows
+from spoold.report.clock import for_people
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,10 @@ class Defaults:
     zone: ZoneInfo
     retry: RetryPolicy
     windows: Windows
-    unsupported: str | None = None
 
 
-def terms_of(manifest: Manifest, defaults: Defaults, accepted_at: float) -> Terms:
+def terms_of(timing: Timing, defaults: Defaults, accepted_at: float) -> Terms:
     """The terms of a job that was accepted at `accepted_at` (POSIX seconds)."""
-    timing = manifest.timing
     zone = ZoneInfo(timing.timezone) if timing.timezone else defaults.zone
     parts = tuple(
         (windows, of)
@@ -39,32 +38,28 @@ def terms_of(manifest: Manifest, defaults: Defaults, accepted_at: float) -> Term
         send_after=timing.send_after.timestamp() if timing.send_after else None,
         expires_at=expires_at,
         zone=zone,
-        unsupported=defaults.unsupported or unsupported(manifest),
+        rate=timing.rate,
+        domain_rates=timing.domain_rates,
+        priority=timing.priority,
     )
-
-
-def unsupported(manifest: Manifest) -> str | None:
-    """The wish that this version would not honour, in a sentence; the job is held rather than sent against it."""
-    timing = manifest.timing
-    keys = [
-        key
-        for key, given in (
-            ("rate", timing.rate is not None),
-            ("domain_rates", bool(timing.domain_rates)),
-            ("priority", timing.priority is not Priority.NORMAL),
-        )
-        if given
-    ]
-    if not keys:
-        return None
-    return f"job.yaml: {', '.join(keys)}: not honoured by this version yet; cancel the job, or upload it without"
 
 
 def manifest_errors(manifest: Manifest, defaults: Defaults, relays: Collection[str], now: float) -> list[str]:
     """What only this agent can know to be wrong with a manifest."""
-    errors = []
+    errors = timing_errors(manifest.timing, defaults, now)
     if manifest.relay not in relays:
         errors.append(f"job.yaml: relay: no relay '{manifest.relay}' here; there are {', '.join(sorted(relays))}")
-    if terms_of(manifest, defaults, now).schedule.opens(now) is None:
-        errors.append("job.yaml: windows: never sends: these windows and the agent's are never open at the same time")
     return errors
+
+
+def timing_errors(timing: Timing, defaults: Defaults, now: float) -> list[str]:
+    """Terms on which nothing could ever be sent."""
+    terms = terms_of(timing, defaults, now)
+    if terms.schedule.opens(max(now, terms.send_after or now)) is None:
+        return ["job.yaml: windows: never sends: these windows and the agent's are never open at the same time"]
+    if terms.expires_at is not None and terms.send_after is not None and terms.expires_at <= terms.send_after:
+        return [
+            f"job.yaml: expires: never sends: it expires at {for_people(terms.expires_at, terms.zone)},"
+            f" before send_after ({for_people(terms.send_after, terms.zone)})"
+        ]
+    return []

@@ -52,8 +52,6 @@ def run(options: argparse.Namespace) -> int:
     doctor.good(f"configuration {found.path}")
     for warning in found.agent.warnings:
         doctor.warn(warning)
-    if found.agent.unsupported:
-        doctor.bad(found.agent.unsupported)
     _check_spool(found, doctor)
     asyncio.run(_check_relays(found, recipient, doctor))
     return int(doctor.failed)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
+from spoold.agent.limiter import Limits
 from spoold.agent.supervisor import Configuration
 from spoold.agent.terms import Defaults
 from spoold.core.completeness import IntakePolicy
@@ -137,10 +138,9 @@ def read(path: Path) -> Config:
     keep = _keep_done(form.keep_done, document, problems)
     if problems:
         raise ConfigError("\n".join(map(str, problems)))
-    unsupported = _unsupported(form)
     agent = Configuration(
         relays=relays,
-        defaults=Defaults(form.timezone, form.retry, form.windows, unsupported),
+        defaults=Defaults(form.timezone, form.retry, form.windows),
         intake=IntakePolicy(
             form.intake.settle,
             form.intake.stale,
@@ -149,17 +149,12 @@ def read(path: Path) -> Config:
             form.intake.max_message,
         ),
         keep_done=keep,
-        unsupported=unsupported,
+        limits=Limits(
+            form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
+        ),
         warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
-
-
-def _unsupported(form: _Form) -> str | None:
-    """A limit that this version would not keep: jobs are held rather than sent faster than the user allowed."""
-    keys = [f"relays.{name}.rate" for name, relay in form.relays.items() if relay.rate is not None]
-    keys += [key for key, given in (("rate", form.rate), ("domain_rates", form.domain_rates)) if given]
-    return f"spoold.yaml: {', '.join(keys)}: not honoured by this version yet; remove it to send" if keys else None
 
 
 def _keep_done(text: str, document: Document, problems: list[Problem]) -> float | None:

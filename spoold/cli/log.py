@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import sys
 import warnings
 from collections.abc import MutableMapping
@@ -10,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
+from spoold.agent import event
 from spoold.cli.config import LogSettings
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -36,26 +38,25 @@ def configure(settings: LogSettings) -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
         logger_factory=factory,
-        # Not cached: a reload may change level and format.
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
-    # watchdog says by logging, and only there, that notifications were lost; the regular look makes up for it.
-    logging.getLogger("watchdog").setLevel(logging.ERROR)
-    # It also warns, in many lines, of folders that come back under a name that it had watched before.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
+    event.rebind()
+    # watchdog's remarks, on notifications that were lost and the like, are nothing to act on: the regular look makes up.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"watchdog\.")
 
 
 def _is_journal() -> bool:
-    """Whether standard error itself goes to journald (systemd.exec(5), `$JOURNAL_STREAM`), and not to a file since."""
-    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    """Whether standard error goes to journald (systemd.exec(5), `$JOURNAL_STREAM`), and not to a file since."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return False
     try:
-        found = os.fstat(sys.stderr.fileno())
+        return not stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
     except (OSError, ValueError):
         return False
-    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
-def _json_with_priority(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
+def _json_with_priority(_: Any, __: str, line: MutableMapping[str, Any]) -> bytes:
     """A line that journald reads the priority of: `<N>` first (sd-daemon(3))."""
-    priority = _PRIORITIES.get(event.get("level", "info"), 6)
-    return b"<%d>" % priority + orjson.dumps(event, default=str)
+    priority = _PRIORITIES.get(line.get("level", "info"), 6)
+    return b"<%d>" % priority + orjson.dumps(line, default=str)

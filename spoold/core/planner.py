@@ -53,7 +53,6 @@ class JobSnapshot:
     next_due: float | None
     """The next moment at which a recipient is due, None where none is."""
     held: bool = False
-    hold_reason: str | None = None
     cancelled: bool = False
     send_after: float | None = None
     expires_at: float | None = None
@@ -90,7 +89,7 @@ def may_send(job: JobSnapshot, now: float) -> bool:
 
 def _blocked(job: JobSnapshot, now: float) -> Standing | None:
     if job.held:
-        return Standing(JobState.HELD, job.hold_reason)
+        return Standing(JobState.HELD)
     if job.send_after is not None and now < job.send_after:
         return Standing(JobState.SCHEDULED, None, job.schedule.opens(job.send_after))
     if not job.schedule.is_open(now):

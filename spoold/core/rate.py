@@ -2,7 +2,8 @@
 
 The whole state of a rate is one float a key, the theoretical arrival time (`tat`, POSIX seconds; None
 before the first): the moment from which the next one is due. It is persisted by whoever owns the key, so a
-restart changes nothing. There is no burst: one goes, and the next may go one emission interval later.
+restart changes nothing. There is no burst: one goes, and the next may go one emission interval later, or
+earlier by a small slack, without which every late timer would lower the rate.
 """
 
 import re
@@ -28,6 +29,16 @@ class Rate:
         """The seconds between two: the emission interval."""
         return self.seconds / self.count
 
+    @property
+    def unit(self) -> int:
+        """The most that may go at once: one, or what a hundredth of a second allows."""
+        return max(1, int(self.count / self.seconds / 100))
+
+    @property
+    def slack(self) -> float:
+        """How many seconds early one may go, so that one who came late by no more than that loses nothing by it."""
+        return max(min(self.interval / 2, 0.1), 0.01)
+
 
 def parse_rate(text: str) -> Rate:
     """Read `COUNT/[NUMBER]UNIT` with the units s, m, h, d. Raises ValueError naming the right form."""
@@ -52,17 +63,17 @@ def permit_at(tat: float | None, rate: Rate, now: float) -> float:
     rate was changed. It is forgotten, so that no such step ever brings a standstill; what then follows
     keeps the rate.
     """
-    if tat is None or tat <= now or tat - now > 2 * rate.seconds:
+    if tat is None or tat - rate.slack <= now or tat - now > 2 * rate.seconds + rate.slack:
         return now
-    return tat
+    return tat - rate.slack
 
 
 def advance(tat: float | None, rate: Rate, now: float, n: int = 1) -> float:
-    """The new `tat` after `n` went at `now`; `n` is at most `rate.count`, else ValueError.
+    """The new `tat` after `n`, at most `rate.unit`, went at `now`.
 
-    One at a time, no period ever holds more than `count`; sent `n` at a time, at most `n` - 1 more, and the
-    mean is still exact, because each group is paid for before the next.
+    Any span of W seconds holds at most (W + slack) / interval + unit, and over a long time the mean is exact: lateness
+    within the slack is made up for, and idle time is not saved.
     """
-    if not 1 <= n <= rate.count:
-        raise ValueError(f"{n} at a time do not fit a rate of {rate.count} in {rate.seconds:g} s")
-    return max(permit_at(tat, rate, now), now) + n * rate.interval
+    if tat is None or tat < now or tat - now > 2 * rate.seconds + rate.slack:
+        tat = now
+    return tat + n * rate.interval

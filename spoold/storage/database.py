@@ -21,10 +21,12 @@ T = TypeVar("T")
 Write = Callable[[sqlite3.Connection], T]
 
 _BATCH = 2000
+#: Page caches in KiB: of the one writer, and of each reading thread.
+_WRITER_CACHE = 16_000
+_READER_CACHE = 2_000
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA cache_size=-16000",
     "PRAGMA temp_store=FILE",
     "PRAGMA wal_autocheckpoint=2000",
 )
@@ -68,17 +70,18 @@ class Database:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.commits = 0
         try:
-            self._connection = self._connect()
+            self._connection = self._connect(_WRITER_CACHE)
         except sqlite3.Error as error:
             raise DatabaseError(f"{path}: {error}") from None
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, cache: int) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=200, timeout=10
         )
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        connection.execute(f"PRAGMA cache_size=-{cache}")
         return connection
 
     def start(self, schema: str) -> None:
@@ -122,7 +125,7 @@ class Database:
         """This thread's connection for reading: each SELECT sees the last commit before it."""
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
-            connection = self._connect()
+            connection = self._connect(_READER_CACHE)
             connection.execute("PRAGMA query_only=ON")
             self._readers.connection = connection
             self._all_readers.append(connection)

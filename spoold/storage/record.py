@@ -84,6 +84,8 @@ class JobRow:
     standing: Standing
     since: float
     manifest: bytes
+    timing: bytes | None
+    """An edited job.yaml, of which only the timing keys count."""
     accepted_at: float
     total: int
     held: bool

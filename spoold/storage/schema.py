@@ -4,7 +4,8 @@ The id of a recipient or message is `job << 32 | n`, n counting from 1 in the or
 Times are POSIX seconds. `due_at` is NULL where a recipient is not to be tried by itself. A row in `claim` is the
 intent to send: it is committed before a transaction opens and goes in the commit that records the outcome; one that is
 found at start is
-*uncertain*. The three tallies are kept in the same commits as the recipients, so that no report has to count.
+*uncertain*. `timing` is the last good edit of
+job.yaml, of which only the timing counts. The three tallies are kept in the same commits as the recipients, so that no report has to count.
 """
 
 VERSION = 1
@@ -23,6 +24,7 @@ CREATE TABLE IF NOT EXISTS job (
     next_at REAL,
     digest BLOB,
     manifest BLOB NOT NULL,
+    timing BLOB,
     accepted_at REAL NOT NULL,
     total INTEGER NOT NULL DEFAULT 0,
     held INTEGER NOT NULL DEFAULT 0,
@@ -70,6 +72,10 @@ CREATE TABLE IF NOT EXISTS claim (
     at REAL NOT NULL,
     relay TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS limiter (
+    name TEXT PRIMARY KEY,
+    tat REAL NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempt (
     id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL,

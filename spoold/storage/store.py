@@ -16,13 +16,13 @@ from spoold.storage.database import Database, silent
 from spoold.storage.record import DueRecipient, JobRow, Message, Record, id_range, job_of
 
 _JOB_COLUMNS = (
-    "id, name, state, reason, next_at, since, manifest, accepted_at, total, held, cancelled, expired,"
+    "id, name, state, reason, next_at, since, manifest, timing, accepted_at, total, held, cancelled, expired,"
     " warnings, errors, attempts_bytes, attempts_id"
 )
 _DUE = """SELECT r.id, r.address, r.domain, r.smtputf8, r.state, r.attempts, r.first_attempt_at, r.due_at,
     m.id, m.path, m.sha256, m.size, m.eight_bit, m.eight_bit_header, m.added
     FROM recipient r JOIN message m ON m.id = r.message_id
-    WHERE r.job_id = ? AND r.due_at IS NOT NULL AND r.due_at <= ? AND (r.due_at, r.id) > (?, ?)
+    WHERE r.job_id = ? AND r.due_at IS NOT NULL AND r.due_at <= ? AND (r.due_at, r.id) > (?, ?) {also}
     ORDER BY r.due_at, r.id LIMIT ?"""
 _CLAIM = "INSERT OR IGNORE INTO claim SELECT id, ?, ? FROM recipient WHERE id = ? AND due_at <= ?"
 _UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
@@ -122,10 +122,23 @@ class Store:
                     tallies[job_id][RecipientState(state)] = count
         return [_job(row, tallies[row[0]]) for row in rows]
 
-    def due(self, job_id: int, now: float, after: tuple[float, int], limit: int) -> list[DueRecipient]:
-        """Recipients due at `now` that come after (due_at, id), in that order. Claimed ones are among them."""
+    def due(
+        self, job_id: int, now: float, after: tuple[float, int], limit: int, without: Sequence[str] = ()
+    ) -> list[DueRecipient]:
+        """Recipients due at `now` that come after (due_at, id), in that order, but for the domains in `without`.
+
+        Claimed ones are among them.
+        """
+        also = f"AND r.domain NOT IN ({', '.join('?' * len(without))})" if without else ""
+        return self._due(_DUE.format(also=also), (job_id, now, *after, *without, limit))
+
+    def due_in(self, job_id: int, now: float, domain: str, after: tuple[float, int], limit: int) -> list[DueRecipient]:
+        """The same of one domain."""
+        return self._due(_DUE.format(also="AND r.domain = ?"), (job_id, now, *after, domain, limit))
+
+    def _due(self, query: str, values: tuple[object, ...]) -> list[DueRecipient]:
         with self._database.reading() as reader:
-            rows = reader.execute(_DUE, (job_id, now, *after, limit)).fetchall()
+            rows = reader.execute(query, values).fetchall()
         messages: dict[int, Message] = {}
         found = []
         for row in rows:
@@ -148,6 +161,14 @@ class Store:
             )
         return found
 
+    def tats(self, now: float) -> dict[str, float]:
+        """The state of the rates (see `core.rate`) that still mean something; at start."""
+        self._database.write(
+            lambda connection: silent(connection.execute("DELETE FROM limiter WHERE tat <= ?", (now,)))
+        )
+        with self._database.reading() as reader:
+            return dict(reader.execute("SELECT name, tat FROM limiter").fetchall())
+
     def next_due(self, job_id: int, now: float) -> float | None:
         """The first moment after `now` at which a recipient of the job is due."""
         with self._database.reading() as reader:
@@ -159,10 +180,17 @@ class Store:
 
     # --- one recipient's way -------------------------------------------------------------------------------------
 
-    def claim(self, ids: Sequence[int], relay: str, now: float) -> "asyncio.Future[list[int]]":
-        """Write the intent to send; resolves to those of `ids` that were still to be sent and not claimed already."""
+    def claim(
+        self, ids: Sequence[int], relay: str, now: float, tats: Sequence[tuple[str, float]] = ()
+    ) -> "asyncio.Future[list[int]]":
+        """Write the intent to send, and the state of the rates that it used up.
+
+        Resolves to those of `ids` that were still to be sent and not claimed already.
+        """
 
         def write(connection: sqlite3.Connection) -> list[int]:
+            if tats:
+                connection.executemany("INSERT OR REPLACE INTO limiter VALUES (?, ?)", tats)
             return [id_ for id_ in ids if connection.execute(_CLAIM, (now, relay, id_, now)).rowcount == 1]
 
         return self._database.write_soon(write)
@@ -225,8 +253,9 @@ class Store:
     def warn(self, job_id: int, warnings: Sequence[str]) -> "asyncio.Future[None]":
         return self._set(job_id, warnings=orjson.dumps(list(warnings)).decode())
 
-    def replace_manifest(self, job_id: int, manifest: bytes) -> "asyncio.Future[None]":
-        return self._set(job_id, manifest=manifest)
+    def retime(self, job_id: int, manifest: bytes) -> "asyncio.Future[None]":
+        """Remember an edited job.yaml for its timing."""
+        return self._set(job_id, timing=manifest)
 
     def _set(self, job_id: int, **values: object) -> "asyncio.Future[None]":
         columns = ", ".join(f"{name} = ?" for name in values)
@@ -367,10 +396,10 @@ class Store:
 
 
 def _job(row: tuple[object, ...], counts: dict[RecipientState, int]) -> JobRow:
-    (id_, name, state, reason, next_at, since, manifest, accepted_at, total, held, cancelled, expired,
+    (id_, name, state, reason, next_at, since, manifest, timing, accepted_at, total, held, cancelled, expired,
      warnings, errors, attempts_bytes, attempts_id) = row  # fmt: skip
     return JobRow(
-        id_, name, Standing(JobState(state), reason, next_at), since, manifest, accepted_at, total,  # type: ignore[arg-type]
+        id_, name, Standing(JobState(state), reason, next_at), since, manifest, timing, accepted_at, total,  # type: ignore[arg-type]
         bool(held), bool(cancelled), bool(expired), tuple(orjson.loads(warnings)), tuple(orjson.loads(errors)),  # type: ignore[arg-type]
         attempts_bytes, attempts_id, counts,  # type: ignore[arg-type]
     )  # fmt: skip

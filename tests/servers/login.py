@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 from tests.servers.settings import Settings
 
 
-async def log_in(
-    settings: Settings, line: str, challenge: Callable[[str], Awaitable[str]]
-) -> tuple[str, str | None]:
+async def log_in(settings: Settings, line: str, challenge: Callable[[str], Awaitable[str]]) -> tuple[str, str | None]:
     """Go through the exchange that `line` (what follows AUTH) begins; returns the reply and the user, if it
     is one.
 

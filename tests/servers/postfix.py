@@ -153,9 +153,7 @@ class Postfix:
             wait_until(lambda: len(os.listdir(self._inbox)) >= count, timeout, f"{count} delivered copies")
         except TimeoutError as error:
             tail = "\n".join(self.log().splitlines()[-20:])
-            raise TimeoutError(
-                f"{error}; there are {len(os.listdir(self._inbox))}; the log ends:\n{tail}"
-            ) from None
+            raise TimeoutError(f"{error}; there are {len(os.listdir(self._inbox))}; the log ends:\n{tail}") from None
         return self.received_mail()
 
     def queued(self) -> int:

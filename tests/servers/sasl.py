@@ -57,9 +57,7 @@ class PasswordServer:
         self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
         # Postfix' smtpd connects as an unprivileged user.
         path.chmod(0o666)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="password-server"
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="password-server")
         self._thread.start()
 
     def close(self) -> None:

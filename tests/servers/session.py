@@ -39,9 +39,7 @@ class _AnsweredError(Exception):
 class Session:
     """`run` serves one connection to its end; `release` is set whenever hanging rules shall let go."""
 
-    def __init__(
-        self, wire: Wire, settings: Settings, ledger: Ledger, number: int, release: asyncio.Event
-    ) -> None:
+    def __init__(self, wire: Wire, settings: Settings, ledger: Ledger, number: int, release: asyncio.Event) -> None:
         self._wire = wire
         self._settings = settings
         self._ledger = ledger
@@ -79,9 +77,7 @@ class Session:
         verb = verb.upper()
         if self._wire.pending and verb in _LAST_IN_GROUP:
             self._note(f"more input behind {verb}, whose answer must be waited for (RFC 2920)")
-        elif self._wire.pending and not (
-            self._extended and self._settings.extension("PIPELINING") is not None
-        ):
+        elif self._wire.pending and not (self._extended and self._settings.extension("PIPELINING") is not None):
             self._note(f"more input behind {verb}, but PIPELINING is not offered")
         try:
             match verb:
@@ -179,9 +175,7 @@ class Session:
 
     async def _rcpt(self, rest: str) -> None:
         address, params = self._path("RCPT", rest)
-        reply = await self._decide(Command.RCPT, address) or self._usual.rcpt(
-            self._transaction, address, params
-        )
+        reply = await self._decide(Command.RCPT, address) or self._usual.rcpt(self._transaction, address, params)
         if reply.startswith("2") and self._transaction:
             self._transaction.recipients.append(address)
             self._transaction.rcpt_params.append(params)

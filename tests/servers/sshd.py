@@ -117,9 +117,7 @@ class Sshd:
         """Upload with `rsync args… src spool:dest`; without `args`, `-a`. A trailing slash in `src` means
         what it does.
         """
-        return _run(
-            ["rsync", *(args or ("-a",)), os.fspath(src), f"{self.host}:{os.fspath(dest)}"], self.environment
-        )
+        return _run(["rsync", *(args or ("-a",)), os.fspath(src), f"{self.host}:{os.fspath(dest)}"], self.environment)
 
     def scp(self, src: StrPath, dest: StrPath) -> subprocess.CompletedProcess[str]:
         """Upload with `scp -r -p src spool:dest` (the sftp protocol)."""
@@ -184,9 +182,7 @@ class Sshd:
         shutil.rmtree(self._root)
 
 
-def _run(
-    command: list[str], environment: dict[str, str], stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], environment: dict[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, input=stdin, env=environment, capture_output=True, text=True, timeout=120, check=False
     )

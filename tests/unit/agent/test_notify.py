@@ -47,9 +47,7 @@ def test_every_message_is_the_word_of_sd_notify(notifier: Notifier, manager: soc
     ]
 
 
-def test_reloading_carries_the_monotonic_time_in_microseconds(
-    notifier: Notifier, manager: socket.socket
-) -> None:
+def test_reloading_carries_the_monotonic_time_in_microseconds(notifier: Notifier, manager: socket.socket) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     notifier.reloading()
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -58,18 +56,14 @@ def test_reloading_carries_the_monotonic_time_in_microseconds(
     assert before <= int(stamp.removeprefix("MONOTONIC_USEC=")) <= after
 
 
-def test_a_line_end_in_a_status_cannot_forge_a_second_message(
-    notifier: Notifier, manager: socket.socket
-) -> None:
+def test_a_line_end_in_a_status_cannot_forge_a_second_message(notifier: Notifier, manager: socket.socket) -> None:
     notifier.status("job a\nREADY=1\r\nMAINPID=1\x1b[2J\0")
     [line] = lines(manager)
     assert line.startswith("STATUS=job a")
     assert not any(ord(char) < 0x20 for char in line)
 
 
-def test_a_status_with_bytes_that_are_no_utf_8_is_sent_all_the_same(
-    notifier: Notifier, manager: socket.socket
-) -> None:
+def test_a_status_with_bytes_that_are_no_utf_8_is_sent_all_the_same(notifier: Notifier, manager: socket.socket) -> None:
     assert notifier.status("job caf\udce9 zu Fuß")
     [line] = lines(manager)
     assert line.startswith("STATUS=job caf")
@@ -107,9 +101,7 @@ def test_a_socket_that_is_gone_raises_nothing(tmp_path: Path) -> None:
     assert not Notifier({"NOTIFY_SOCKET": "/\0"}).ready("up")
 
 
-def test_a_manager_that_reads_nothing_does_not_hold_the_agent_up(
-    notifier: Notifier, manager: socket.socket
-) -> None:
+def test_a_manager_that_reads_nothing_does_not_hold_the_agent_up(notifier: Notifier, manager: socket.socket) -> None:
     began = time.monotonic()
     sent = 0
     while sent < 100_000 and notifier.watchdog():
@@ -120,9 +112,7 @@ def test_a_manager_that_reads_nothing_does_not_hold_the_agent_up(
     assert notifier.watchdog()
 
 
-def test_the_environment_of_the_process_is_the_default(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_of_the_process_is_the_default(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))

@@ -167,9 +167,7 @@ def test_chunk_borders_change_nothing(data: bytes, small: list[int], large: list
     agrees(data, cut(data, large), [data])
 
 
-@given(
-    st.sampled_from([b"", b"From x\n", b"A: b\r\n"]), st.integers(63, 67), st.sampled_from([b"\n", b"\r\n"])
-)
+@given(st.sampled_from([b"", b"From x\n", b"A: b\r\n"]), st.integers(63, 67), st.sampled_from([b"\n", b"\r\n"]))
 def test_header_limit_is_found_whatever_the_chunks(start: bytes, lines: int, end: bytes) -> None:
     line = b"X: " + b"x" * 900 + end
     fill = HEADER_LIMIT - len(line) * (lines - 60)
@@ -223,16 +221,12 @@ def test_mbox_line_is_dropped_only_in_front() -> None:
     assert wire(b"From a\nFrom b\n") == DATE_FIELD + ID_FIELD + b"\r\nFrom b\r\n"
 
 
-@pytest.mark.parametrize(
-    "text", [b"Hello", b"Hello\n\nDate: 1\n", b" Date: folded\n", b"na me: x\n", b"n\xe4me: x\n"]
-)
+@pytest.mark.parametrize("text", [b"Hello", b"Hello\n\nDate: 1\n", b" Date: folded\n", b"na me: x\n", b"n\xe4me: x\n"])
 def test_file_without_header_is_all_body(text: bytes) -> None:
     facts = facts_of([text])
     assert facts.added == DATE_FIELD + ID_FIELD + b"\r\n"
     assert not facts.eight_bit_header
-    assert wire(text) == facts.added + text.replace(b"\n", b"\r\n") + (
-        b"" if text.endswith(b"\n") else b"\r\n"
-    )
+    assert wire(text) == facts.added + text.replace(b"\n", b"\r\n") + (b"" if text.endswith(b"\n") else b"\r\n")
 
 
 @pytest.mark.parametrize("text", [b"\nBcc: body\n", b"\r\nBcc: body\r\n"])

@@ -75,9 +75,7 @@ def test_nameless_column_is_kept_by_its_number() -> None:
     assert rows(b"address,,\na@x.test,1,\n") == [Row(2, "a@x.test", None, {"column 2": "1"})]
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb", b"address\n", b"address,message"]
-)
+@pytest.mark.parametrize("data", [b"", b"\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb", b"address\n", b"address,message"])
 def test_file_without_rows_has_no_rows(data: bytes) -> None:
     if data == b"\xef\xbb":
         assert "byte 1 (0xef) is not UTF-8" in refusal(data)
