@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import heapq
+import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,9 +17,10 @@ from spoold.agent.backlog import FIRST
 from spoold.agent.body import BodyReader
 from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
-from spoold.agent.limiter import Limiter, room
+from spoold.agent.limiter import Limiter, domain_lanes, room, speed
 from spoold.agent.live import LiveJob, Terms
 from spoold.agent.rotation import Rotation
+from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.outcome import Fault
 from spoold.core.planner import may_send, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
@@ -152,16 +154,10 @@ class Dispatcher:
         """Work until `stop`, then until every open message has ended."""
         while not self.stopping:
             self._kick.clear()
-            self._look_at_clock()
-            now = self._clock()
-            self._wake_due(now)
-            dirty, self._dirty = self._dirty, set()
-            for job_id in dirty:
-                if (job := self.jobs.get(job_id)) is not None:
-                    self._look_at(job, now)
-            for delivery in self.deliveries.values():
-                delivery.staff()
-            await self._sleep(now)
+            pause = self.step()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(pause, 0.001)):
+                    await self._kick.wait()
         await asyncio.gather(*(delivery.finish() for delivery in list(self.deliveries.values())))
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -184,18 +180,25 @@ class Dispatcher:
             job.wake_at = moment
             heapq.heappush(self._wakes, (moment, job.id))
 
-    async def _sleep(self, now: float) -> None:
+    def step(self) -> float:
+        """Look at all that changed or is due by now; returns the seconds until something is due by the clock."""
+        self._look_at_clock()
+        now = self._clock()
+        self._wake_due(now)
+        dirty, self._dirty = self._dirty, set()
+        for job_id in dirty:
+            if (job := self.jobs.get(job_id)) is not None:
+                self._look_at(job, now)
         pause = _LONGEST_SLEEP
         if self._wakes:
             pause = min(pause, self._wakes[0][0] - now)
         if self._paused:
             pause = min(pause, min(self._paused.values()) - now)
         for delivery in self.deliveries.values():
+            delivery.staff()
             if (rest := delivery.rest()) is not None:
                 pause = min(pause, rest)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(pause, 0.001)):
-                await self._kick.wait()
+        return pause
 
     def _look_at_clock(self) -> None:
         """After the clock was set back, nobody waits longer than if it had not been."""
@@ -479,6 +482,28 @@ class Dispatcher:
         route = self._route(job.manifest.relay)
         instead = f"; meanwhile relay {route} is used" if route != job.manifest.relay else ""
         return f"relay {job.manifest.relay}: {fault}{instead}"
+
+    def forecast(self, job: LiveJob, unsent: Mapping[str, int], measured: float | None) -> Forecast:
+        """When the job would start, pause and end; `measured` is its present speed, where one is known."""
+        now = self._clock()
+        up, retry_at = self.relay_state(job)
+        snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
+        shared = speed(self._limiter.of_relay(self._route(self._home(job))))
+        others = tuple(
+            float(other.unfinished)
+            for other in list(self.jobs.values())
+            if other is not job and other.standing.state is JobState.SENDING and self._home(other) == self._home(job)
+        )
+        if math.isinf(shared) and measured:
+            shared, others = measured, ()
+        load = Load(
+            recipients=float(job.unfinished),
+            speed=speed(self._limiter.of_job(job.id, job.terms.rate)),
+            shared_speed=shared,
+            others=others,
+            lanes=domain_lanes(unsent, self._limiter.limits.domains, job.terms.domain_rates),
+        )
+        return forecast(snapshot, load, now)
 
     def _wake_deliveries(self, job: LiveJob) -> None:
         route = self.deliveries.get(self._route(self._home(job)))

@@ -4,6 +4,7 @@ All that apply must permit. A rate's whole state is one number a key; the number
 claim that used them, so that neither restart nor crash gives a second burst.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,23 @@ class Limiter:
             # Numbers in the past mean nothing more than none.
             self._tats = {key: tat for key, tat in self._tats.items() if tat > now}
         return changed
+
+
+def speed(limits: Sequence[Limit]) -> float:
+    """How many a second all of `limits` allow; infinity without any."""
+    return min((rate.speed for _, rate in limits), default=math.inf)
+
+
+def domain_lanes(
+    unsent: Mapping[str, int], agent: Mapping[str, Rate], job: Mapping[str, Rate]
+) -> tuple[tuple[float, float], ...]:
+    """(recipients, speed) of the domains of `unsent` that the agent or the job limits."""
+    lanes = []
+    for domain, count in unsent.items():
+        speeds = [rate.speed for table in (agent, job) if (rate := table.get(domain) or table.get("*")) is not None]
+        if speeds:
+            lanes.append((float(count), min(speeds)))
+    return tuple(lanes)
 
 
 def room(limits: Sequence[Limit], most: int) -> int:

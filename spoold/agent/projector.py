@@ -20,6 +20,7 @@ from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
 from spoold.core.manifest import parse_manifest
 from spoold.core.problem import printable
+from spoold.core.state import Standing
 from spoold.failpoint import failpoint
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
@@ -36,6 +37,8 @@ _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
 _SHARE = 20.0
 _MARK_EVERY = 30.0
+_ETA_EVERY = 2.0
+_ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
 _FLUSH = 1 << 18
 _LONG_AGO = float("-inf")
@@ -56,6 +59,9 @@ class _Paper:
     marked_at: float = 0.0
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     last_error: str | None = None
+    eta: float | None = None
+    eta_for: Standing | None = None
+    eta_again: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class _Facts:
 
 
 class Projector:
-    """See the module. `relay_fault` gives the trouble of a job's relay; `zone` is for jobs that name none."""
+    """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be
+    through at its present speed; `zone` is for jobs that name none."""
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class Projector:
         *,
         clock: Callable[[], float],
         relay_fault: Callable[[int], str | None],
+        eta: Callable[[int, float | None], float | None],
         zone: Callable[[], tzinfo],
     ) -> None:
         self._spool = spool
@@ -85,8 +93,10 @@ class Projector:
         self._ledger = ledger
         self._clock = clock
         self._relay_fault = relay_fault
+        self._eta = eta
         self._zone = zone
         self._papers: dict[int, _Paper] = {}
+        self._pending: set[int] = set()
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,8 +107,9 @@ class Projector:
         """The database says something new about a job; `moved`: its state, and so maybe its folder. For the event loop."""
         paper = self._papers.setdefault(job_id, _Paper(job_id))
         paper.dirty = paper.table_dirty = True
-        if len(self._papers) == 1:
+        if not self._pending:
             self._wake.set()
+        self._pending.add(job_id)
         if moved:
             paper.status_at = paper.table_at = _LONG_AGO
             paper.table_cost = 0.0
@@ -112,7 +123,7 @@ class Projector:
     async def run(self) -> None:
         """Write until `stop`."""
         while not self._stopping:
-            if self._papers:
+            if self._pending:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await self._wake.wait()
@@ -137,8 +148,12 @@ class Projector:
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for paper in list(self._papers.values()):
-            if paper.busy or not (paper.dirty or paper.table_dirty):
+        for job_id in list(self._pending):
+            paper = self._papers[job_id]
+            if not (paper.dirty or paper.table_dirty):
+                self._pending.discard(job_id)
+                continue
+            if paper.busy:
                 continue
             table = paper.table_dirty and now - paper.table_at >= max(_TABLE_EVERY, _SHARE * paper.table_cost)
             if not table and not (paper.dirty and now - paper.status_at >= _STATUS_EVERY):
@@ -162,6 +177,9 @@ class Projector:
             paper.busy = False
         if done and not (paper.dirty or paper.table_dirty):
             self._papers.pop(paper.job_id, None)
+            self._pending.discard(paper.job_id)
+        elif paper.dirty or paper.table_dirty:
+            self._pending.add(paper.job_id)
 
     # --- in a thread ------------------------------------------------------------------------------------------------
 
@@ -221,7 +239,8 @@ class Projector:
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
-        status = Status(job, facts.description, facts.sender, counts, facts.zone, now, fault, speed)
+        self._foresee(paper, job, speed)
+        status = Status(job, facts.description, facts.sender, counts, facts.zone, now, fault, speed, paper.eta)
         files = self._spool.files
         files.replace(report, "status.json", [status_json(status)], durable=durable)
         files.replace(report, "status.txt", [status_text(status)], durable=durable)
@@ -237,6 +256,17 @@ class Projector:
         files.replace(report, "statistics.json", [statistics], durable=durable)
         failpoint("report-written")
         paper.status_at = time.monotonic()
+
+    def _foresee(self, paper: _Paper, job: JobRow, speed: float | None) -> None:
+        """Ask for the eta, seldom enough to cost next to nothing however many windows it leads through."""
+        begun = time.monotonic()
+        if job.state.final:
+            paper.eta = None
+        elif begun >= paper.eta_again or job.standing != paper.eta_for:
+            paper.eta = self._eta(job.id, speed)
+            paper.eta_for = job.standing
+            now = time.monotonic()
+            paper.eta_again = now + max(_ETA_EVERY, _ETA_SHARE * (now - begun))
 
     def _append_attempts(self, paper: _Paper, job: JobRow, report: int, *, durable: bool) -> None:
         size, last = paper.attempts or (job.attempts_bytes, job.attempts_id)

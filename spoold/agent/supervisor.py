@@ -134,6 +134,7 @@ class Supervisor:
             self._ledger,
             clock=self._clock,
             relay_fault=self._relay_fault,
+            eta=self._eta,
             zone=self._zone,
         )
         tats = await self._loop.run_in_executor(self._threads, self._store.tats, self._clock())
@@ -262,7 +263,7 @@ class Supervisor:
                 while not dispatcher.done():
                     self._notifier.extend(30)
                     await asyncio.wait([dispatcher], timeout=10)
-                self._intake.stop()
+                await self._loop.run_in_executor(None, self._intake.stop)
                 for part in parts:
                     part.cancel()
                 if self._failure is None:
@@ -445,6 +446,13 @@ class Supervisor:
     def _relay_fault(self, job_id: int) -> str | None:
         job = self._dispatcher.jobs.get(job_id)
         return None if job is None else self._dispatcher.relay_fault(job)
+
+    def _eta(self, job_id: int, speed: float | None) -> float | None:
+        """From the projector's threads."""
+        job = self._dispatcher.jobs.get(job_id)
+        if job is None:
+            return None
+        return self._dispatcher.forecast(job, self._ledger.unsent_by_domain(job_id), speed).end
 
     def _zone(self) -> tzinfo:
         return self._configuration.defaults.zone

@@ -55,7 +55,7 @@ class _NoSink:
 def validate(options: argparse.Namespace) -> int:
     """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
     files = Files()
-    root = _open(files, options.jobdir)
+    root = open_folder(files, options.jobdir)
     problems: list[str] = []
     name = Path(options.jobdir).resolve().name
     if not valid_name(name):
@@ -63,8 +63,8 @@ def validate(options: argparse.Namespace) -> int:
             f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
         )
     policy = _policy(options)
-    entries = _entries(files, root)
-    manifest = _manifest(files, root, entries, problems)
+    entries = entries_of(files, root)
+    manifest = read_job(files, root, entries, problems)
     summary = ""
     if manifest is not None:
         summary = _examine(files, root, entries, manifest, policy, problems)
@@ -77,7 +77,8 @@ def validate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _manifest(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
+def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
+    """The manifest, None if it is wrong; `problems` gets why."""
     entry = entries.get(MANIFEST)
     if entry is None or entry.kind is not Kind.FILE:
         problems.append(f"{MANIFEST}: is {'missing' if entry is None else entry.kind.value}; expected a plain file")
@@ -152,8 +153,8 @@ def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]
 def seal(options: argparse.Namespace) -> int:
     """Write SHA256SUMS; 1 if the folder holds something that cannot be sealed."""
     files = Files()
-    root = _open(files, options.jobdir)
-    entries = _entries(files, root)
+    root = open_folder(files, options.jobdir)
+    entries = entries_of(files, root)
     wrong = [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]
     for entry in wrong:
         print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
@@ -169,7 +170,8 @@ def seal(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open(files: Files, path: str) -> int:
+def open_folder(files: Files, path: str) -> int:
+    """A descriptor of a job folder. Raises UsageError."""
     try:
         return files.open_directory(None, os.path.realpath(path))
     except NotADirectoryError:
@@ -178,7 +180,8 @@ def _open(files: Files, path: str) -> int:
         raise UsageError(f"{path}: no such folder") from None
 
 
-def _entries(files: Files, root: int) -> dict[str, Entry]:
+def entries_of(files: Files, root: int) -> dict[str, Entry]:
+    """What is in a job folder, by name. Raises UsageError where that is too much."""
     try:
         found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
     except TreeTooLargeError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, run, status
+from spoold.cli import check, config, control, demo, init, job, plan, run, status
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
 from spoold.storage.database import DatabaseError
@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.add_argument("--watch", action="store_true", help="show it again every second until Ctrl-C")
     sub.set_defaults(run=status.run)
+
+    sub = add("plan", "Show when a job would start, pause and end under its windows and rates.")
+    sub.add_argument("job", metavar="JOB|JOBDIR")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    sub.set_defaults(run=plan.run)
 
     for name, text in (
         ("cancel", "Stop jobs: no new message leaves, what is unsent stays unsent."),

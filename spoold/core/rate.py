@@ -30,9 +30,14 @@ class Rate:
         return self.seconds / self.count
 
     @property
+    def speed(self) -> float:
+        """How many a second."""
+        return self.count / self.seconds
+
+    @property
     def unit(self) -> int:
         """The most that may go at once: one, or what a hundredth of a second allows."""
-        return max(1, int(self.count / self.seconds / 100))
+        return max(1, int(self.speed / 100))
 
     @property
     def slack(self) -> float:

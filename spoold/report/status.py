@@ -32,6 +32,8 @@ class Status:
     now: float
     relay_error: str | None
     speed: float | None
+    eta: float | None
+    """When the job would be through, as the planner foresees it; None where it cannot."""
 
     @property
     def final(self) -> int:
@@ -41,13 +43,6 @@ class Status:
     def progress(self) -> float:
         """The share of recipients with a final state, 0 to 1; 1 for a job without any."""
         return round(self.final / self.job.total, 4) if self.job.total else 1.0
-
-    @property
-    def eta(self) -> float | None:
-        """When the job would be through at its present speed."""
-        if self.job.state is not JobState.SENDING or not self.speed:
-            return None
-        return self.now + (self.job.total - self.final) / self.speed
 
 
 def status_json(status: Status) -> bytes:
@@ -100,7 +95,7 @@ def status_text(status: Status) -> bytes:
     ]
     if status.eta is not None:
         left = format_duration(max(status.eta - status.now, 1))
-        facts.append(("Through at", f"{for_people(status.eta, zone)} (in {left}, {status.speed:.3g} recipients/s)"))
+        facts.append(("Through at", f"{for_people(status.eta, zone)} (in {left})"))
     lines += [f"{name + ':':13}{value}" for name, value in facts]
     if job.total:
         filled = round(40 * status.progress)

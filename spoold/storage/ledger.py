@@ -104,6 +104,16 @@ class Ledger:
                 found.setdefault(domain, {})[RecipientState(state)] = count
         return list(found.items())
 
+    def unsent_by_domain(self, job_id: int) -> dict[str, int]:
+        """Recipients that are still to be sent, by domain."""
+        with self._database.reading() as reader:
+            return dict(
+                reader.execute(
+                    "SELECT domain, sum(n) FROM domain_tally WHERE job_id = ? AND state < ? GROUP BY domain HAVING sum(n) > 0",
+                    (job_id, int(RecipientState.SENT)),
+                ).fetchall()
+            )
+
     def replies(self, job_id: int, limit: int) -> list[ReplyTally]:
         """The `limit` most frequent kinds of reply."""
         with self._database.reading() as reader:
