@@ -22,7 +22,7 @@ from spoold.agent.live import LiveJob, Terms
 from spoold.agent.rotation import Rotation
 from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.outcome import Fault
-from spoold.core.planner import may_send, standing, wakes_at
+from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
 from spoold.smtp.connection import Relay
 from spoold.storage.record import DueRecipient, Record
@@ -251,7 +251,8 @@ class Dispatcher:
             return
         if new.state is not job.standing.state:
             job.since = now
-            log("job.state", job=job.name, state=new.state.value, reason=new.reason, next_at=new.next_at)
+            next_at = None if new.next_at is None else moment(new.next_at).isoformat(timespec="seconds")
+            log("job.state", job=job.name, state=new.state.value, reason=new.reason, next_at=next_at)
         job.standing = new
         self._spawn(self._stand(job, new))
 

@@ -50,5 +50,5 @@ def rebind() -> None:
 
 
 def log(event: str, **fields: Any) -> None:
-    """Log one of `EVENTS` at its level."""
-    getattr(_logger, EVENTS[event][0])(event, **fields)
+    """Log one of `EVENTS` at its level; fields without a value are left out."""
+    getattr(_logger, EVENTS[event][0])(event, **{name: value for name, value in fields.items() if value is not None})

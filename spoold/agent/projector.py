@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, tzinfo
+from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
@@ -224,7 +224,7 @@ class Projector:
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
                 self._write_status(paper, job, facts, report, durable=final)
-                self._append_attempts(paper, job, report, durable=final)
+                self._append_attempts(paper, job, facts.zone, report, durable=final)
                 if whole:
                     self._write_table(paper, job, facts.zone, report, durable=final)
         if moving:
@@ -268,7 +268,7 @@ class Projector:
             now = time.monotonic()
             paper.eta_again = now + max(_ETA_EVERY, _ETA_SHARE * (now - begun))
 
-    def _append_attempts(self, paper: _Paper, job: JobRow, report: int, *, durable: bool) -> None:
+    def _append_attempts(self, paper: _Paper, job: JobRow, zone: tzinfo, report: int, *, durable: bool) -> None:
         size, last = paper.attempts or (job.attempts_bytes, job.attempts_id)
         files = self._spool.files
         try:
@@ -283,7 +283,7 @@ class Projector:
             lines: list[bytes] = []
             pending = 0
             for row in self._ledger.attempts(job.id, last):
-                line = attempt_line(row, UTC)
+                line = attempt_line(row, zone)
                 lines.append(line)
                 pending += len(line)
                 last = row.id

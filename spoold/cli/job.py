@@ -7,11 +7,14 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from spoold.agent.examination import Examination
 from spoold.agent.inbox import MAX_DEPTH
+from spoold.agent.supervisor import Configuration
+from spoold.agent.terms import Defaults, timing_errors
 from spoold.cli import config
-from spoold.cli.command import UsageError, configuration
+from spoold.cli.command import UsageError
 from spoold.core.completeness import (
     MANIFEST,
     REPORT,
@@ -25,6 +28,8 @@ from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message import MessageFacts
 from spoold.core.problem import printable
+from spoold.core.retry import DEFAULT
+from spoold.core.schedule import Windows
 from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
 from spoold.storage.record import NewRecipient
 from spoold.storage.spooldir import valid_name
@@ -62,19 +67,24 @@ def validate(options: argparse.Namespace) -> int:
         problems.append(
             f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
         )
-    policy = _policy(options)
+    agent = _agent(options)
     entries = entries_of(files, root)
     manifest = read_job(files, root, entries, problems)
     summary = ""
+    failures: list[str] = []
     if manifest is not None:
-        summary = _examine(files, root, entries, manifest, policy, problems)
+        problems += timing_errors(manifest.timing, agent.defaults, time.time())
+        summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
     problems += _check_seal(files, root, entries)
-    for problem in problems:
+    for problem in (*problems, *failures):
         print(problem, file=sys.stderr)
     if problems:
-        return 1
-    print(f"{options.jobdir}: good: {summary}")
-    return 0
+        print(f"{options.jobdir}: would not be sent")
+    elif failures:
+        print(f"{options.jobdir}: would be sent but for the recipients above: {summary}")
+    else:
+        print(f"{options.jobdir}: good: {summary}")
+    return int(bool(problems or failures))
 
 
 def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
@@ -97,16 +107,18 @@ def _examine(
     manifest: Manifest,
     policy: IntakePolicy,
     problems: list[str],
-) -> str:
+) -> tuple[str, list[str]]:
+    """(a summary, the recipients that would fail alone, a line each); `problems` gets what rejects the job."""
     sink = _NoSink()
     now = datetime.fromtimestamp(time.time(), UTC)
     examination = Examination(files, root, entries, manifest, policy, sink, date=now, token="validate")  # noqa: S106
     findings = examination.run()
     problems.extend(findings.errors)
+    failures: list[str] = []
     if not manifest.strict:
-        problems.extend(findings.failures)
-        if findings.failed > len(findings.failures):
-            problems.append(f"… and {findings.failed - len(findings.failures)} more bad recipients")
+        failures = list(findings.failures)
+        if findings.failed > len(failures):
+            failures.append(f"… and {findings.failed - len(failures)} more bad recipients")
     for word, wanted, found in (
         ("recipients", manifest.expect.recipients, findings.recipients),
         ("messages", manifest.expect.messages, findings.messages),
@@ -117,17 +129,18 @@ def _examine(
         print(f"note: {warning}")
     if sink.repeated:
         print(f"note: {sink.repeated} recipient(s) stand twice with the same message and would be sent it once")
-    return f"{findings.recipients} recipient(s), {findings.messages} message(s)"
+    return f"{findings.recipients} recipient(s), {findings.messages} message(s)", failures
 
 
-def _policy(options: argparse.Namespace) -> IntakePolicy:
-    """The limits of the agent that `--config` names, else of this machine's, if it has one."""
-    if options.config:
-        return configuration(options).agent.intake
+def _agent(options: argparse.Namespace) -> Configuration:
+    """This machine's agent's limits, if it has one; a folder can be looked through without."""
     try:
-        return configuration(options).agent.intake
+        return config.read(config.find(options.config)).agent
     except config.ConfigError:
-        return IntakePolicy()
+        if options.config is not None:
+            raise
+        defaults = Defaults(ZoneInfo("UTC"), DEFAULT, Windows.always())
+        return Configuration({}, defaults, IntakePolicy(), keep_done=None)
 
 
 def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]:

@@ -127,7 +127,7 @@ class Ledger:
     def attempt_count(self, job_id: int) -> tuple[int, float | None, float | None]:
         """How many attempts there were, and when the first and the last."""
         with self._database.reading() as reader:
-            count = reader.execute("SELECT sum(n) FROM reply_tally WHERE job_id = ?", (job_id,)).fetchone()[0]
+            count = reader.execute("SELECT attempts FROM job WHERE id = ?", (job_id,)).fetchone()[0]
             ends = reader.execute(
                 "SELECT (SELECT at FROM attempt WHERE job_id = ?1 ORDER BY id LIMIT 1),"
                 " (SELECT at FROM attempt WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)",

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS job (
     expired INTEGER NOT NULL DEFAULT 0,
     warnings TEXT NOT NULL DEFAULT '[]',
     errors TEXT NOT NULL DEFAULT '[]',
+    attempts INTEGER NOT NULL DEFAULT 0,
     attempts_bytes INTEGER NOT NULL DEFAULT 0,
     attempts_id INTEGER NOT NULL DEFAULT 0
 );

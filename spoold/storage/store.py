@@ -38,6 +38,7 @@ class _Tallies:
     def __init__(self) -> None:
         self.domains: Counter[tuple[int, str, int]] = Counter()
         self.replies: dict[tuple[int, str, int, str, str], tuple[str, int]] = {}
+        self.attempts: Counter[int] = Counter()
 
     def moved(self, job_id: int, domain: str, before: int, after: int) -> None:
         if before != after:
@@ -48,6 +49,9 @@ class _Tallies:
         key = (job_id, result, code or 0, status, category or "")
         example, count = self.replies.get(key, (text, 0))
         self.replies[key] = (example, count + 1)
+
+    def attempted(self, job_id: int) -> None:
+        self.attempts[job_id] += 1
 
     def write(self, connection: sqlite3.Connection) -> None:
         states: Counter[tuple[int, int]] = Counter()
@@ -64,6 +68,10 @@ class _Tallies:
         connection.executemany(
             "INSERT INTO reply_tally VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
             [(*key, example, count) for key, (example, count) in self.replies.items()],
+        )
+        connection.executemany(
+            "UPDATE job SET attempts = attempts + ? WHERE id = ?",
+            [(count, job_id) for job_id, count in self.attempts.items()],
         )
 
 
@@ -221,6 +229,7 @@ class Store:
                     (job_id, recipient.id, record.at, transition.attempts, result, outcome.code, outcome.status,
                      outcome.diagnostic, record.relay, record.remote_mta),
                 )  # fmt: skip
+                tallies.attempted(job_id)
                 tallies.moved(job_id, recipient.domain, recipient.state, transition.state)
                 tallies.replied(job_id, result, outcome.code, outcome.status, outcome.category, outcome.diagnostic)
             tallies.write(connection)
@@ -381,6 +390,7 @@ class Store:
                 )  # fmt: skip
                 label = RecipientState.UNCERTAIN.label
                 connection.execute(_ATTEMPT, (job_id, id_, at, attempts + 1, label, None, "4.4.2", text, relay, None))
+                tallies.attempted(job_id)
                 tallies.moved(job_id, domain, before, RecipientState.UNCERTAIN)
                 tallies.replied(job_id, label, None, "4.4.2", None, text)
             tallies.write(connection)
