@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from spoold import __version__
 from spoold.agent.supervisor import RESERVE
 from spoold.cli.command import UsageError, configuration, open_spool
-from spoold.cli.config import Config
+from spoold.cli.config import Config, SecretFile
 from spoold.core.address import Address, AddressError, parse_address
 from spoold.core.outcome import Fault, Result
 from spoold.smtp.connection import Relay, connect
@@ -71,6 +71,8 @@ def _check_spool(found: Config, doctor: _Doctor) -> None:
 
 async def _check_relays(found: Config, recipient: Address | None, doctor: _Doctor) -> None:
     for relay in found.agent.relays.values():
+        if isinstance(relay.password, SecretFile) and (problem := relay.password.problem()) is not None:
+            doctor.warn(f"relay {relay.name}: {problem}")
         session = await connect(relay)
         if isinstance(session, Fault):
             doctor.bad(f"relay {relay.name}: {session}")

@@ -176,7 +176,7 @@ def _relay(name: str, relay: _Relay, base: Path, document: Document, form: _Form
     if relay.password_file and relay.credential:
         wrong("credential", "expected either password_file or credential, not both")
     elif relay.password_file:
-        password = _secret(base / relay.password_file)
+        password = SecretFile(base / relay.password_file)
     elif relay.credential:
         password = _credential(relay.credential)
     if relay.username and password is None:
@@ -222,7 +222,7 @@ def _is_local(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _SecretFile:
+class SecretFile:
     """Reads a password when it is needed, so that it may change; equal to another one of the same file."""
 
     path: Path
@@ -250,15 +250,11 @@ class _SecretFile:
         return f"{self.path} can be read by everybody; chmod 0600" if mode & stat.S_IROTH else None
 
 
-def _secret(path: Path) -> _SecretFile:
-    return _SecretFile(path)
-
-
 def _credential(name: str) -> Callable[[], str]:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder is None:
         return _NoCredentials(name)
-    return _SecretFile(Path(folder) / Path(name).name)
+    return SecretFile(Path(folder) / Path(name).name)
 
 
 @dataclass(frozen=True, slots=True)
