@@ -185,6 +185,26 @@ class Dispatcher:
             self._wakes = [(job.wake_at, job.id) for job in self.jobs.values() if job.wake_at is not None]
             heapq.heapify(self._wakes)
 
+    def step(self) -> float:
+        """Look at all that changed or is due by now; returns the seconds until something is due by the clock."""
+        self._look_at_clock()
+        now = self._clock()
+        self._wake_due(now)
+        dirty, self._dirty = self._dirty, set()
+        for job_id in dirty:
+            if (job := self.jobs.get(job_id)) is not None:
+                self._look_at(job, now)
+        pause = _LONGEST_SLEEP
+        if self._wakes:
+            pause = min(pause, self._wakes[0][0] - now)
+        if self._paused:
+            pause = min(pause, min(self._paused.values()) - now)
+        for delivery in self.deliveries.values():
+            delivery.staff()
+            if (rest := delivery.rest()) is not None:
+                pause = min(pause, rest)
+        return pause
+
     def _look_at_clock(self) -> None:
         """After the clock was set back, nobody waits longer than if it had not been."""
         offset = self._clock() - self._monotonic()
