@@ -57,9 +57,7 @@ def drop_personal(agent: Agent, name: str) -> list[str]:
     addresses = [f"{name}-{n}@domain{n % 3}.example" for n in range(12)]
     files = {f"messages/{n}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % n) for n in range(len(addresses))}
     recipients = "address,message\n" + "".join(f"{to},messages/{n}.eml\n" for n, to in enumerate(addresses))
-    agent.drop(
-        name, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files}
-    )
+    agent.drop(name, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
     return addresses
 
 
@@ -107,9 +105,7 @@ def drop_round(agent: Agent, number: int) -> dict[str, list[str]]:
     few = [f"{personal}-{n}@domain{n % 5}.example" for n in range(PERSONAL)]
     files = {f"messages/{n}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % n) for n in range(PERSONAL)}
     recipients = "address,message\n" + "".join(f"{to},messages/{n}.eml\n" for n, to in enumerate(few))
-    agent.drop(
-        personal, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files}
-    )
+    agent.drop(personal, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
     return {shared: many, personal: few}
 
 
@@ -170,7 +166,7 @@ def test_kills_at_random_moments_lose_nothing_and_send_nothing_twice(
 def test_stops_by_sigterm_at_random_moments_leave_nothing_in_doubt(tmp_path: Path) -> None:
     settings = {"connections": 10, "recipients_per_message": 5}
     with Relay(latency=0.01) as relay, Agent(tmp_path, relay.port, relay=settings) as agent:
-        jobs, recovered = send_through_endings(agent, signal.SIGTERM, 5, 3)
+        jobs, recovered = send_through_endings(agent, signal.SIGTERM, 4, 3)
         found = audit(agent, relay.accepted, jobs)
         assert (recovered, found.uncertain) == ([], set())
         assert relay.violations == []
