@@ -275,7 +275,6 @@ def test_status_json_of_the_spool_is_whole_after_each_kill(agent: Agent) -> None
         agent.start(failpoint=failpoint, wait=False)
         assert agent.died() == -signal.SIGKILL
     agent.start()
-    state = wait_for(agent.state)
-    assert state["agent"]["pid"] == agent.pid
+    wait_for(lambda: (agent.state() or {"agent": {}})["agent"].get("pid") == agent.pid, what="its own state")
     assert agent.stop() == 0
     assert [path.name for path in agent.spool.iterdir() if path.name.endswith(".tmp")] == []

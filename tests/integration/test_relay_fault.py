@@ -108,16 +108,7 @@ def is_421_inside(case: tuple[str, str, Rule]) -> bool:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "inside",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a relay that goes down with all of a job's recipients in one transaction is never tried again",
-            ),
-        ),
-    ],
+    [False, True],
     ids=["all but 421 inside", "421 inside a transaction"],
 )
 @pytest.mark.parametrize("pipelining", [True, False], ids=["pipelining", "one by one"])

@@ -139,12 +139,6 @@ def _speak_tls(relay: Relay, ca: Authority) -> None:
     relay.implicit_tls = True
 
 
-NEVER_AGAIN = pytest.mark.xfail(
-    strict=True,
-    reason="a relay that goes down with all of a job's recipients in one transaction is never tried again",
-)
-
-
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("name", "fault", "remedy"),
@@ -163,10 +157,10 @@ NEVER_AGAIN = pytest.mark.xfail(
         ("login", "refused the login of me: 535 5.7.8", "`password_file`"),
         ("login-later", "454 4.7.0", "`password_file`"),
         ("no-auth", "AUTH", "`password_file`"),
-        pytest.param("login-wanted", "530 5.7.0 Authentication required", "`username`", marks=NEVER_AGAIN),
-        pytest.param("full-at-mail", "452 4.3.1", "free disk space", marks=NEVER_AGAIN),
-        pytest.param("full-at-rcpt", "452 4.3.1", "free disk space", marks=NEVER_AGAIN),
-        pytest.param("full-at-dot", "452 4.3.1", "free disk space", marks=NEVER_AGAIN),
+        ("login-wanted", "530 5.7.0 Authentication required", "`username`"),
+        ("full-at-mail", "452 4.3.1", "free disk space"),
+        ("full-at-rcpt", "452 4.3.1", "free disk space"),
+        ("full-at-dot", "452 4.3.1", "free disk space"),
         ("no-such-host", "cannot be resolved", "`host`"),
     ],
 )
@@ -338,9 +332,6 @@ def test_the_fallback_takes_over_while_the_relay_is_down_and_the_report_says_so(
         assert relays["default"].recipients == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a fallback with an idle connection takes every small job before the first relay is tried"
-)
 def test_after_its_repair_the_first_relay_takes_over_again_while_the_fallback_is_quick_and_idle(
     tmp_path: Path,
 ) -> None:

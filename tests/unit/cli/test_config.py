@@ -141,14 +141,7 @@ colour: blue
         ("{host: mx.example, username: me}", 48, "needs a password_file or a credential"),
         ("{host: mx.example, password_file: p}", 53, "a password needs a username"),
         ("{host: mx.example, credential: p}", 50, "a password needs a username"),
-        pytest.param(
-            "{host: mx.example, username: me, password_file: p, credential: c}",
-            82,
-            "not both",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the username is said to lack the password that is given twice"
-            ),
-        ),
+        ("{host: mx.example, username: me, password_file: p, credential: c}", 82, "not both"),
         ("{host: mx.example, ca_file: missing.pem}", 47, "no such file: "),
         ("{host: mx.example, fallback: other}", 48, "no relay 'other'; there are default"),
         ("{host: mx.example, fallback: default}", 48, "in a circle, back to default"),
@@ -197,7 +190,6 @@ keep_done: always
     assert list(problems(tmp_path, text)) == ["3:34", "4:33", "5:34", "6:12"]
 
 
-@pytest.mark.xfail(strict=True, reason="what depends on other keys is judged only when the form has no mistake")
 def test_mistakes_of_form_and_of_sense_are_told_together(tmp_path: Path) -> None:
     text = """\
 spool: .
