@@ -10,12 +10,14 @@ from spoold.agent.supervisor import AgentError, Configuration, Supervisor
 from spoold.cli import config, log
 from spoold.cli.command import configuration, open_spool
 from spoold.storage.database import DatabaseError
+from spoold.storage.spooldir import Spool
 
 
 def run(options: argparse.Namespace) -> int:
     """Run until a signal, or, draining, until nothing is left that could be sent now."""
     found = configuration(options)
     log.configure(found.log)
+    Spool.complete(found.spool)
     spool = open_spool(found.spool)
     _raise_limits()
 

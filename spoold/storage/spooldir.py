@@ -70,6 +70,13 @@ class Spool:
             made.append(PRIVATE)
         return made
 
+    @staticmethod
+    def complete(path: FilePath) -> None:
+        """Make the private folder where all the others are, as in a copy of the example spool."""
+        if all((path / name).is_dir() for name in ("tmp", *FOLDERS)):
+            with contextlib.suppress(FileExistsError):
+                (path / PRIVATE).mkdir(mode=0o700)
+
     def close(self) -> None:
         for fd in (*self._fds.values(), self.root):
             os.close(fd)

@@ -452,4 +452,4 @@ def test_agent_lives_on_and_leaves_nothing_behind(story: Story) -> None:
     assert len(everyone) == len(set(everyone))
     assert not [to for to in everyone if "evil" in to]
     assert b"\x1b" not in story.log
-    assert not [name for name, text in story.texts.items() if b"\x1b" in text and name != "relay-escape"]
+    assert not [name for name, text in story.texts.items() if b"\x1b" in text]

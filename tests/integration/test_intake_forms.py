@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,36 @@ def test_repeated_addresses_are_sent_once_for_each_message(agent: Agent, relay: 
     assert status["warnings"] == [
         "3 recipient(s) stand twice with the same message and are sent it once; the repeats are in line 4, 6, 8"
     ]
+    assert relay.violations == []
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+def test_message_without_header_or_body_goes_out_with_what_it_needs(agent: Agent, relay: Relay, own: bool) -> None:
+    agent.start()
+    messages = {
+        "no-header": (b"Hello,\n.dot\nno colon here\n", b"\r\nHello,\r\n.dot\r\nno colon here\r\n"),
+        "only-header": (b"Subject: all of it", b"Subject: all of it\r\n"),
+        "only-body": (b"\nbody", b"\r\nbody\r\n"),
+        "mbox": (b"From ada Mon Jan  1 00:00:00 2024\nSubject: x\n\nFrom here\n", b"Subject: x\r\n\r\nFrom here\r\n"),
+        "bcc": (
+            b"bCc: eve@example.com,\n\tmallory@example.com\nSubject: x\n\nBcc: y\n",
+            b"Subject: x\r\n\r\nBcc: y\r\n",
+        ),
+    }
+    for name, (data, _) in messages.items():
+        if own:
+            rows = f"address,message\nada@{name}.example,own.eml\nbob@{name}.example,\n"
+            agent.drop(name, rows, files={"own.eml": data})
+        else:
+            agent.drop(name, [f"ada@{name}.example", f"bob@{name}.example"], message=data)
+    for name, (_, wire) in messages.items():
+        status = agent.wait_state(name, "finished")
+        assert status["counts"]["sent"] == status["total"] == 2
+        (mail,) = [mail for mail in relay.accepted if f"ada@{name}.example" in mail.recipients]
+        added = re.match(rb"Date: [^\r\n]+\r\nMessage-ID: <[^\r\n]+>\r\n", mail.data)
+        assert added is not None, mail.data
+        assert mail.data[added.end() :] == wire
+        assert len(mail.recipients) == (1 if own else 2)
     assert relay.violations == []
 
 
