@@ -37,6 +37,7 @@ class Work(Protocol):
     def claim(self, delivery: "Delivery") -> tuple[LiveJob, list[DueRecipient]] | None: ...
     def used(self) -> list[tuple[str, float]]: ...
     def has_work(self, delivery: "Delivery") -> bool: ...
+    def is_wanted(self, delivery: "Delivery") -> bool: ...
     def allowed(self, job: LiveJob) -> bool: ...
     def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None: ...
     def not_granted(self, job: LiveJob, ids: list[int]) -> None: ...
@@ -76,7 +77,7 @@ class Delivery:
 
     def staff(self) -> None:
         """If there is work, let one idle connection take it up, or open one more."""
-        if self._retired or not self._work.has_work(self):
+        if self._retired or not self._has_use():
             return
         while self._idle:
             waiter = self._idle.popleft()
@@ -96,9 +97,13 @@ class Delivery:
 
     def rest(self) -> float | None:
         """Seconds until the relay may be tried again, None if it does not rest or nobody waits for it."""
-        if self.health.up or self._workers or not self._work.has_work(self):
+        if self.health.up or self._workers or not self._has_use():
             return None
         return max(self.health.until - self._monotonic(), 0.0)
+
+    def _has_use(self) -> bool:
+        """Whether a connection is of use: for a message, or to see whether a relay that was down is back."""
+        return self._work.has_work(self) if self.health.up else self._work.is_wanted(self)
 
     def retire(self) -> None:
         """The relay is gone from the configuration, or has changed."""
@@ -133,7 +138,7 @@ class Delivery:
                     await self._leave(session)
                     session = None
                 if session is None:
-                    if not self._work.has_work(self):
+                    if not self._has_use():
                         return
                     session = await self._connect()
                     if session is None:

@@ -242,7 +242,8 @@ class Dispatcher:
         if job.standing.state.final:
             del self.jobs[job.id]
             return
-        if may_send(snapshot, now) and not job.expired:
+        # Whether its relay is up does not matter here: one that is tried again needs a message to be tried with.
+        if self._may_send(job, now):
             self._refill(job, now)
             if job.backlog and job.throttled_until <= now and not job.queued:
                 self._rotation[self._home(job)].push(job)
@@ -400,10 +401,13 @@ class Dispatcher:
             return False
         return any(self._rotation[home] for home in self._homes(delivery))
 
+    def is_wanted(self, delivery: Delivery) -> bool:
+        """Whether a live job names this relay, so that it is worth while to see if it is back."""
+        return not self.stopping and any(self._home(job) == delivery.relay.name for job in self.jobs.values())
+
     def _may_send(self, job: LiveJob, now: float) -> bool:
         if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
             return False
-        # A relay that is being tried again is reported as down, and gets its one message all the same.
         snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
         return may_send(snapshot, now)
 

@@ -75,6 +75,7 @@ class Examination:
         self._token = token
         self._domain = manifest.sender.rpartition("@")[2] or "spoold.invalid"
         self._messages: dict[str, tuple[int | None, Failure | None]] = {}
+        self._shared_failed = False
         self.findings = Findings()
 
     def run(self, progress: Callable[[int], None] = lambda _: None) -> Findings:
@@ -129,13 +130,17 @@ class Examination:
             for inline in inlines:
                 yield Row(inline.line, inline.address, inline.message, None)
             return
+        entry = self._entries.get(source)
+        if entry is not None and entry.kind is not Kind.FILE:
+            self.findings.errors.append(f"{printable(source)}: is {entry.kind.value}; expected a plain file")
+            return
         read = read_txt if source.lower().endswith(".txt") else read_csv
         try:
             yield from read(self._files.chunks(self._root, tuple(source.split("/"))), source)
         except NotRegularError as error:
-            self.findings.errors.append(f"{source}: is {error}; expected a plain file")
+            self.findings.errors.append(f"{printable(source)}: is {error}; expected a plain file")
         except OSError as error:
-            self.findings.errors.append(f"{source}: {_why(error)}")
+            self.findings.errors.append(f"{printable(source)}: {_why(error)}")
 
     def _recipient(self, row: Row) -> NewRecipient:
         extra = orjson.dumps(row.extra).decode() if row.extra else None
@@ -147,8 +152,12 @@ class Examination:
             self._fail(where, failure)
             return NewRecipient(row.line, printable(row.address, 300), "", False, None, extra, failure)
         message_id, unsendable = self._message(row.message)
-        if unsendable is not None:
+        if unsendable is not None and row.message:
             self._fail(where, unsendable)
+        elif unsendable is not None and not self._shared_failed:
+            # That the shared message cannot be sent is the job's error, told once.
+            self._shared_failed = True
+            self.findings.errors.append(unsendable[1])
         return NewRecipient(row.line, address.envelope, address.domain, address.smtputf8, message_id, extra, unsendable)
 
     def _fail(self, where: str, failure: Failure) -> None:
@@ -165,8 +174,6 @@ class Examination:
         if found is not None:
             return found
         facts, reason = self._scan(path)
-        if reason is not None and not own:
-            self.findings.errors.append(reason)
         # A name that cannot be a file is kept for the report, escaped.
         message_id = self._sink.add_message(path if reason is None else printable(path), facts)
         failure = None if reason is None else ("5.6.0", reason, "content-related")

@@ -4,6 +4,7 @@ For one thread at a time per upload. Hashes, counts and the parsed manifest are 
 are, so that looking again is cheap.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -21,7 +22,7 @@ from spoold.core.completeness import (
     recipients_file,
 )
 from spoold.core.document import DocumentError
-from spoold.core.manifest import InlineRecipient, Manifest, parse_manifest
+from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
 
@@ -30,6 +31,15 @@ _MANIFEST_LIMIT = 64 * 1024 + 1
 _SEAL_LIMIT = 256 * 1024 * 1024
 
 Identity = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Recipients, message files that they get, and whether one has no message of its own; None where unknown."""
+
+    recipients: int | None = None
+    messages: int | None = None
+    needs_shared: bool = False
 
 
 @dataclass(slots=True)
@@ -48,7 +58,7 @@ class Upload:
     tree: int = 0
     problem: str | None = None
     hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
-    counts: tuple[int, tuple[int | None, int | None]] | None = None
+    counts: tuple[int, _Counts] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +121,9 @@ class Inbox:
 
     def _facts(self, root: int, upload: Upload, entries: dict[str, Entry], now: float) -> Look:
         files = {name: entry.mtime_ns // 10**9 for name, entry in entries.items() if entry.kind is Kind.FILE}
+        directories = frozenset(name for name, entry in entries.items() if entry.kind is Kind.DIRECTORY)
         specials = {
-            name: entry.kind.value for name, entry in entries.items() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)
+            name: entry.kind.value for name, entry in entries.items() if name not in files and name not in directories
         }
         manifest, problem, incomplete = read_manifest(self._files, root, entries)
         seal, wrong = None, frozenset[str]()
@@ -121,15 +132,15 @@ class Inbox:
             seal = parse_seal(text)
             if seal.problem is None and seal.hashes.keys() <= files.keys():
                 wrong = self._wrong(root, upload, entries, dict(seal.hashes))
-        newline, recipients, messages = True, None, None
+        newline, counts = True, _Counts()
         source = recipients_file(manifest, entries.keys()) if manifest is not None else None
         if source and source in files:
             newline = self._ends_in_newline(root, entries[source])
-        if manifest is not None and (manifest.expect.recipients is not None or manifest.expect.messages is not None):
-            recipients, messages = self._count(root, upload, entries, manifest, source)
+        if manifest is not None and (manifest.expect != Expect() or manifest.message not in entries):
+            counts = self._count(root, upload, entries, manifest, source)
         return Look(
-            files, specials, manifest, problem, incomplete, seal, wrong, newline, recipients, messages,
-            upload.renamed_in, now - upload.changed_at,
+            files, specials, directories, manifest, problem, incomplete, seal, wrong, newline, counts.recipients, counts.messages,
+            counts.needs_shared, upload.renamed_in, now - upload.changed_at,
         )  # fmt: skip
 
     def _wrong(self, root: int, upload: Upload, entries: dict[str, Entry], wanted: dict[str, str]) -> frozenset[str]:
@@ -159,14 +170,16 @@ class Inbox:
 
     def _count(
         self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
-    ) -> tuple[int | None, int | None]:
-        """(recipients, message files that they get), for `expect`; None where they cannot be read."""
+    ) -> _Counts:
+        """What is in the list of recipients; nothing where it cannot be read."""
         if upload.counts is not None and upload.counts[0] == upload.tree:
             return upload.counts[1]
         recipients = 0
         messages: set[str] = set()
-        found: tuple[int | None, int | None]
-        try:
+        needs_shared = False
+        found = _Counts()
+        # What is wrong with a list is told when the upload is taken.
+        with contextlib.suppress(RecipientsError, NotRegularError, OSError):
             rows: Iterable[Row | InlineRecipient] = ()
             if isinstance(manifest.recipients, tuple):
                 rows = manifest.recipients
@@ -175,18 +188,17 @@ class Inbox:
                 rows = read(self._files.chunks(root, tuple(source.split("/"))), source)
             for row in rows:
                 recipients += 1
+                needs_shared = needs_shared or not row.message
                 path = row.message or manifest.message
                 if path not in messages and path in entries:
                     messages.add(path)
-            found = (recipients, len(messages))
-        except (RecipientsError, NotRegularError, OSError):
-            found = (None, None)
+            found = _Counts(recipients, len(messages), needs_shared)
         upload.counts = (upload.tree, found)
         return found
 
 
 def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:
-    """(manifest, what is wrong with it, whether more bytes could cure that)."""
+    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read."""
     entry = entries.get(MANIFEST)
     if entry is None:
         return None, f"{MANIFEST} is missing", True
@@ -198,8 +210,8 @@ def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[M
         return None, str(error.problems[0]), error.incomplete
     except NotRegularError as error:
         return None, f"{MANIFEST}: is {error}; expected a plain file", False
-    except OSError as error:
-        return None, f"{MANIFEST}: {error.strerror}", True
+    except FileNotFoundError:
+        return None, f"{MANIFEST} is missing", True
 
 
 def _identity(entry: Entry) -> Identity:

@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from spoold.agent.event import log
@@ -25,7 +25,7 @@ from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing
-from spoold.storage.admission import Admission
+from spoold.storage.admission import Admission, TwinError
 from spoold.storage.database import DatabaseError
 from spoold.storage.record import Admitted, NewRecipient, id_in_job
 from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool, clean_name, valid_name
@@ -192,8 +192,7 @@ class Intake:
         self._take(upload, seen, verdict.rule, list(verdict.errors))
 
     def _take(self, upload: Upload, seen: Seen, rule: Rule, errors: list[str]) -> None:
-        name = upload.name
-        claim(self._spool, name)
+        name = claim(self._spool, upload.name)
         job_id: int | None = None
         try:
             if not seen.entries:
@@ -253,18 +252,25 @@ class Intake:
                 findings = self._examine(job_id, root, seen, taken.hashes, manifest, now)
                 errors.extend(findings.errors)
         admitted = self._judge(upload, seen, taken, manifest, findings, errors, cancelled=cancelled, now=now)
-        if admitted.standing.state is JobState.REJECTED:
+        job = None
+        if admitted.standing.state is not JobState.REJECTED:
+            unique = manifest is not None and not manifest.allow_duplicate and not cancelled
+            try:
+                job = self._admission.accept(job_id, admitted, self._is_free, unique=unique)
+            except TwinError as twin:  # taken at the same time
+                admitted = _reject(admitted, f"duplicate of {twin}")
+        if job is None:
             # Nothing of a rejected job is ever sent: what was put into the database of it goes again.
             self._admission.discard(job_id)
             job_id = self._admission.begin(name, raw, now)
-        job = self._admission.accept(job_id, admitted, self._is_free)
+            job = self._admission.accept(job_id, admitted, self._is_free)
         self._spool.move(TAKE + name, "active", admitted.standing.state.folder, job)
         self._clean(name, job)
-        self._admission.settle(job_id)
         self._projector.write(job_id)
+        self._admission.settle(job_id)
         self._uploads.pop(name, None)
         if admitted.standing.state is JobState.REJECTED:
-            log("job.rejected", job=job, reason=admitted.standing.reason, problems=len(errors))
+            log("job.rejected", job=job, reason=admitted.standing.reason, problems=len(admitted.errors))
         elif cancelled:
             log("job.cancelled", job=job, reason="CANCEL was in the upload")
         else:
@@ -352,7 +358,14 @@ class Intake:
             if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
             self._clean(name, job[0])
+        for job_id in self._admission.unsettled():
+            # One that was rejected is looked at by nobody else, and may have no report yet.
+            self._projector.write(job_id)
         self._admission.settle()
+
+
+def _reject(admitted: Admitted, error: str) -> Admitted:
+    return replace(admitted, standing=Standing(JobState.REJECTED, error), warnings=(), errors=(error,))
 
 
 class _DatabaseSink:

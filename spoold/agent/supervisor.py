@@ -47,6 +47,7 @@ _SCAN_EVERY = 1.0
 _STATUS_EVERY = 2.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
+_RECORD_WITHIN = 10.0
 _EDITED = "the edited job.yaml"
 
 
@@ -201,16 +202,22 @@ class Supervisor:
     async def _load(self) -> None:
         rows = await self._loop.run_in_executor(self._threads, self._store.live_jobs)
         for row in rows:
-            self._add(row)
+            job = self._add(row)
+            # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
+            job.next_due = await self._loop.run_in_executor(self._threads, self._store.next_due, row.id, -1.0)
+        # What people did while no agent ran holds from the first moment, not from the first look afterwards.
+        await self._look_at_folders()
 
-    def _add(self, row: JobRow) -> None:
+    def _add(self, row: JobRow) -> LiveJob:
         manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
         timing = manifest.timing
         if row.timing is not None:
             timing = parse_manifest(row.timing, zone=self._configuration.defaults.zone).timing
         terms = terms_of(timing, self._configuration.defaults, row.accepted_at)
-        self._dispatcher.add(LiveJob.of(row, manifest, timing, terms))
+        job = LiveJob.of(row, manifest, timing, terms)
+        self._dispatcher.add(job)
         self._projector.changed(row.id)
+        return job
 
     def _soon(self, call: Callable[..., None], *values: object) -> None:
         """From a thread into the event loop; nothing, once that has ended."""
@@ -263,6 +270,7 @@ class Supervisor:
                 while not dispatcher.done():
                     self._notifier.extend(30)
                     await asyncio.wait([dispatcher], timeout=10)
+                await self._record_outcomes()
                 await self._loop.run_in_executor(None, self._intake.stop)
                 for part in parts:
                     part.cancel()
@@ -279,6 +287,13 @@ class Supervisor:
             await self._loop.run_in_executor(self._threads, self._write_state)
             log("agent.stopped")
 
+    async def _record_outcomes(self) -> None:
+        """The last outcomes may be on their way to the database; what is written behind them is written after them."""
+        if self._failure is None:
+            with contextlib.suppress(TimeoutError):  # a full disk: they become *uncertain* at the next start
+                async with asyncio.timeout(_RECORD_WITHIN):
+                    await self._store.alive()
+
     async def _scan(self) -> None:
         while True:
             self._scan_now.clear()
@@ -290,11 +305,13 @@ class Supervisor:
         while True:
             await _until(self._control_now, _CONTROL_EVERY)
             self._control_now.clear()
-            jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
-            for found in await self._loop.run_in_executor(
-                self._control_threads, self._control.look, jobs, self._clock()
-            ):
-                await self._obey(found)
+            await self._look_at_folders()
+
+    async def _look_at_folders(self) -> None:
+        jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
+        look = self._loop.run_in_executor(self._control_threads, self._control.look, jobs, self._clock())
+        for found in await look:
+            await self._obey(found)
 
     async def _obey(self, found: Signal) -> None:
         job = self._dispatcher.jobs.get(found.job_id)

@@ -7,17 +7,20 @@ the two again.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from spoold.core.completeness import NOT_CONTENT, READY, REPORT
+from spoold.core.completeness import READY, REPORT, is_content, is_hidden, is_temporary
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.storage.files import Entry, Kind, Path
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
+#: Bytes of an upload's name; a file system's 255 without the prefixes that it gets here.
+_NAME_LIMIT = 240
 #: More files than this are synced with their whole file system.
 _MANY = 100
 
@@ -34,19 +37,27 @@ class Taken:
     digest: bytes
 
 
-def claim(spool: Spool, name: str) -> None:
-    """Rename `new/NAME` to `new/.claim-NAME`. Raises OSError."""
-    spool.move(name, "new", "new", CLAIM + name)
+def claim(spool: Spool, name: str) -> str:
+    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError."""
+    key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
+    try:
+        spool.move(name, "new", "new", CLAIM + key)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
+        raise
     failpoint("claim-renamed")
+    return key
 
 
 def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken:
     """Bring the claimed upload's files into `active/.take-NAME`, durable and hashed.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
-    than `owner` are refused with ChangedError too: nobody's files are taken by another's name.
+    than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
+    unfinished transfer left under a hidden temporary name stays behind.
     """
-    entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY)]
+    entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
     files = spool.files
     move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
     files.make_directory(spool.fd("active"), TAKE + name)
@@ -84,11 +95,18 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
     return Taken(hashes, content_digest(hashes))
 
 
+def _is_rest(name: str) -> bool:
+    return is_hidden(name) and is_temporary(name)
+
+
 def content_digest(hashes: Mapping[str, bytes]) -> bytes:
-    """One digest for the names and contents of all files that are content (not control files, seal or report)."""
+    """One digest for the names and contents of all files that are content (no control file, seal or hidden name).
+
+    Hidden names are never looked at; an interrupted upload leaves some, and its repetition does not.
+    """
     whole = hashlib.sha256()
     for name in sorted(hashes):
-        if name.partition("/")[0] not in NOT_CONTENT:
+        if is_content(name) and not is_hidden(name):
             encoded = os.fsencode(name)
             whole.update(len(encoded).to_bytes(4) + encoded + hashes[name])
     return whole.digest()

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from spoold.agent.live import Terms
 from spoold.core.manifest import Manifest, Timing
 from spoold.core.planner import Schedule
+from spoold.core.problem import shown
 from spoold.core.retry import RetryPolicy
 from spoold.core.schedule import Windows
 from spoold.report.clock import for_people
@@ -48,7 +49,7 @@ def manifest_errors(manifest: Manifest, defaults: Defaults, relays: Collection[s
     """What only this agent can know to be wrong with a manifest."""
     errors = timing_errors(manifest.timing, defaults, now)
     if manifest.relay not in relays:
-        errors.append(f"job.yaml: relay: no relay '{manifest.relay}' here; there are {', '.join(sorted(relays))}")
+        errors.append(f"job.yaml: relay: no relay {shown(manifest.relay)} here; there are {', '.join(sorted(relays))}")
     return errors
 
 

@@ -48,7 +48,12 @@ class Watcher(FileSystemEventHandler):
 
     def stop(self) -> None:
         if self._observer.is_alive():
-            self._observer.stop()
+            try:
+                self._observer.stop()
+            except KeyError:
+                # watchdog 7.1 loses count of a folder that was moved out of new/ and in again. Its threads are daemons,
+                # and this one is not told to end then.
+                return
             self._observer.join()
 
     def dispatch(self, event: FileSystemEvent) -> None:

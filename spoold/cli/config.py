@@ -1,5 +1,6 @@
 """The configuration file, `spoold.yaml` (CONTRACT §7): read here and nowhere else, and turned into what the parts take."""
 
+import contextlib
 import ipaddress
 import os
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, ValidationError
 
 from spoold.agent.limiter import Limits
 from spoold.agent.supervisor import Configuration
@@ -27,8 +28,8 @@ from spoold.core.field import (
     ZoneField,
 )
 from spoold.core.form import Section, validate
-from spoold.core.problem import Problem
-from spoold.core.quantity import parse_duration
+from spoold.core.problem import Problem, printable, shown
+from spoold.core.quantity import DURATION_FORM, parse_duration
 from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows
 from spoold.smtp.connection import Relay, SecretError, Security
@@ -78,6 +79,18 @@ class _Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def _keep_done(value: object) -> float | None:
+    if value == "forever":
+        return None
+    form = f"{DURATION_FORM}, or forever"
+    if not isinstance(value, str):
+        raise ValueError(f"expected {form}; got {shown(value)}")
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(f"expected {form}; got {shown(value)}") from None
+
+
 class _Form(Section):
     spool: Annotated[str, Field(min_length=1)]
     relays: Annotated[dict[str, _Relay], Field(min_length=1)]
@@ -87,7 +100,7 @@ class _Form(Section):
     windows: WindowsField = Windows.always()
     retry: RetryField = DEFAULT
     intake: _Intake = _Intake()
-    keep_done: str = "30d"
+    keep_done: Annotated[float | None, PlainValidator(_keep_done)] = 30 * 86400.0
     notify: AddressField | None = None
     log: _Log = _Log()
 
@@ -129,15 +142,23 @@ def read(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         document = load(data, str(path))
-        form = validate(document, _Form)
     except DocumentError as error:
         raise ConfigError(str(error)) from None
-    problems: list[Problem] = []
     base = path.resolve().parent
-    relays = {name: _relay(name, relay, base, document, form, problems) for name, relay in form.relays.items()}
-    keep = _keep_done(form.keep_done, document, problems)
+    problems: list[Problem] = []
+    try:
+        form = validate(document, _Form)
+    except DocumentError as error:
+        # What depends on several keys is told beside what is wrong with single ones.
+        problems = list(error.problems)
+        for name, relay in _readable_relays(document).items():
+            _check_relay(name, relay, base, document, problems)
+        raise ConfigError("\n".join(map(str, sorted(problems, key=_position)))) from None
+    for name, relay in form.relays.items():
+        _check_relay(name, relay, base, document, problems)
     if problems:
-        raise ConfigError("\n".join(map(str, problems)))
+        raise ConfigError("\n".join(map(str, sorted(problems, key=_position))))
+    relays = {name: _relay(name, relay, base) for name, relay in form.relays.items()}
     agent = Configuration(
         relays=relays,
         defaults=Defaults(form.timezone, form.retry, form.windows),
@@ -148,7 +169,7 @@ def read(path: Path) -> Config:
             form.intake.max_recipients,
             form.intake.max_message,
         ),
-        keep_done=keep,
+        keep_done=form.keep_done,
         limits=Limits(
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
         ),
@@ -157,46 +178,67 @@ def read(path: Path) -> Config:
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
 
 
-def _keep_done(text: str, document: Document, problems: list[Problem]) -> float | None:
-    if text == "forever":
-        return None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        problems.append(Problem(document.place(("keep_done",)), f"{error}, or forever"))
-        return None
+def _relay_table(document: Document) -> dict[str, str | None]:
+    """Every relay's fallback, as far as the document says, by the relay's name."""
+    relays = document.value.get("relays")
+    table: dict[str, str | None] = {}
+    for name, relay in relays.items() if isinstance(relays, dict) else ():
+        fallback = relay.get("fallback") if isinstance(relay, dict) else None
+        table[name] = fallback if isinstance(fallback, str) else None
+    return table
 
 
-def _relay(name: str, relay: _Relay, base: Path, document: Document, form: _Form, problems: list[Problem]) -> Relay:
+def _readable_relays(document: Document) -> dict[str, _Relay]:
+    """The relays that have no mistake in themselves, in a document that has some."""
+    found = {}
+    value = document.value.get("relays")
+    for name, relay in value.items() if isinstance(value, dict) else ():
+        with contextlib.suppress(ValidationError):
+            found[name] = _Relay.model_validate(relay)
+    return found
+
+
+def _position(problem: Problem) -> tuple[int, ...]:
+    return tuple(int(number) for number in problem.where.rsplit(":", 2)[1:])
+
+
+def _check_relay(name: str, relay: _Relay, base: Path, document: Document, problems: list[Problem]) -> None:
+    """Append what does not fit together in one relay's settings, and with the others'."""
+    others = _relay_table(document)
+
     def wrong(key: str, text: str) -> None:
         problems.append(Problem(document.place(("relays", name, key)), text))
 
-    security = Security(relay.security)
-    password: Callable[[], str] | None = None
     if relay.password_file and relay.credential:
         wrong("credential", "expected either password_file or credential, not both")
-    elif relay.password_file:
-        password = SecretFile(base / relay.password_file)
-    elif relay.credential:
-        password = _credential(relay.credential)
-    if relay.username and password is None:
+    secret = relay.password_file or relay.credential
+    if relay.username and not secret:
         wrong("username", "a username needs a password_file or a credential")
-    if password is not None and not relay.username:
+    if secret and not relay.username:
         wrong("password_file" if relay.password_file else "credential", "a password needs a username")
-    if relay.username and security is Security.NONE and not _is_local(relay.host):
+    if relay.username and relay.security == "none" and not _is_local(relay.host):
         wrong("security", "a password is not sent in clear to another machine: expected starttls or tls")
     if relay.ca_file is not None and not (base / relay.ca_file).is_file():
         wrong("ca_file", f"no such file: {base / relay.ca_file}")
     seen, following = {name}, relay.fallback
     while following is not None:
-        if following not in form.relays:
-            wrong("fallback", f"no relay '{following}'; there are {', '.join(form.relays)}")
+        if following not in others:
+            wrong("fallback", f"no relay {shown(following)}; there are {', '.join(map(printable, others))}")
             break
         if following in seen:
             wrong("fallback", f"the fallbacks lead in a circle, back to {following}")
             break
         seen.add(following)
-        following = form.relays[following].fallback
+        following = others[following]
+
+
+def _relay(name: str, relay: _Relay, base: Path) -> Relay:
+    security = Security(relay.security)
+    password: Callable[[], str] | None = None
+    if relay.password_file:
+        password = SecretFile(base / relay.password_file)
+    elif relay.credential:
+        password = _credential(relay.credential)
     return Relay(
         name=name,
         host=relay.host,

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import stat
 import sys
 import warnings
 from collections.abc import MutableMapping
@@ -47,13 +46,15 @@ def configure(settings: LogSettings) -> None:
 
 
 def _is_journal() -> bool:
-    """Whether standard error goes to journald (systemd.exec(5), `$JOURNAL_STREAM`), and not to a file since."""
-    if "JOURNAL_STREAM" not in os.environ:
-        return False
+    """Whether standard error is the stream to journald that `$JOURNAL_STREAM` names (systemd.exec(5)).
+
+    The variable alone says little: whoever works in a session that systemd began has it, in pipes and files too.
+    """
     try:
-        return not stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
+        found = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
         return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _json_with_priority(_: Any, __: str, line: MutableMapping[str, Any]) -> bytes:

@@ -4,12 +4,13 @@ Nothing here reads a file. A look is made of facts; the verdict says by which ru
 for.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from spoold.core.manifest import Manifest
+from spoold.core.manifest import DEFAULT_MESSAGE, Manifest, check_path
 from spoold.core.problem import printable
 
 MANIFEST = "job.yaml"
@@ -58,11 +59,13 @@ class Seal:
 class Look:
     """What one look at an upload showed. Names are paths from the job folder, parts joined by /.
 
-    `files` gives each regular file's mtime in whole seconds, `specials` what each other thing is ("a symbolic link").
+    `files` gives each regular file's mtime in whole seconds, `specials` what each other thing is ("a symbolic link")
+    that is no directory.
     """
 
     files: Mapping[str, int]
     specials: Mapping[str, str]
+    directories: Set[str] = frozenset()
     manifest: Manifest | None = None
     manifest_problem: str | None = None
     manifest_incomplete: bool = False
@@ -74,6 +77,8 @@ class Look:
     recipients: int | None = None
     """How many there are, None if nobody counted, or they cannot be read."""
     messages: int | None = None
+    needs_shared_message: bool = False
+    """Some recipient has no message of its own, as far as known."""
     renamed_in: bool = False
     unchanged_for: float = 0.0
     """Seconds since anything in the tree changed, as far as known."""
@@ -131,6 +136,8 @@ def _judge_seal(look: Look, seal: Seal) -> Verdict:
                 Rule.SEALED,
                 errors=(f"{printable(name)} is {look.specials[name]}; a job has plain files only",),
             )
+        if name in look.directories:
+            return Verdict(Rule.SEALED, errors=(f"{printable(name)} is a directory; {SEAL} lists it as a file",))
         if name not in look.files:
             return Verdict(waits_for=f"{printable(name)}, which {SEAL} lists")
     for name in sorted(look.files):
@@ -148,7 +155,9 @@ def _missing(look: Look) -> str | None:
     temporary = min((name for name in (*look.files, *look.specials) if is_temporary(name)), default=None)
     if temporary is not None:
         return f"the upload to finish ({printable(temporary)} is a temporary name)"
-    if MANIFEST not in look.files and MANIFEST not in look.specials:
+    # Something else where a file should be will not become one by waiting: it is taken, and the report tells.
+    present = look.files.keys() | look.specials.keys() | look.directories
+    if MANIFEST not in present:
         return MANIFEST
     zero = min((name for name, mtime in look.files.items() if mtime == 0 and is_content(name)), default=None)
     if zero is not None:
@@ -156,15 +165,29 @@ def _missing(look: Look) -> str | None:
     if look.manifest is None:
         # A mistake that no more bytes can cure will not go away by waiting: it is taken, and rejected.
         return f"the rest of {MANIFEST}: {look.manifest_problem}" if look.manifest_incomplete else None
-    source = recipients_file(look.manifest, look.files.keys() | look.specials.keys())
+    source = recipients_file(look.manifest, present)
     if source is None:
         return " or ".join(DEFAULT_RECIPIENTS)
-    present = look.files.keys() | look.specials.keys()
     if source and source not in present:
         return f"{printable(source)}, which {MANIFEST} names"
     if not look.recipients_end_in_newline:
         return f"the rest of {printable(source)} (it does not end in a newline)"
+    message = next((name for name in _messages(look.manifest, look.needs_shared_message) if name not in present), None)
+    if message is not None:
+        return message if message == DEFAULT_MESSAGE else f"{printable(message)}, which {MANIFEST} names"
     return _unmet(look)
+
+
+def _messages(manifest: Manifest, needs_shared: bool) -> Iterator[str]:
+    """The message files that the manifest names; the default one only where somebody gets it."""
+    if needs_shared or manifest.message != DEFAULT_MESSAGE:
+        yield manifest.message
+    for recipient in manifest.recipients if isinstance(manifest.recipients, tuple) else ():
+        # A name that no file can have is that recipient's failure, and nothing to wait for.
+        with contextlib.suppress(ValueError):
+            if recipient.message:
+                check_path(recipient.message)
+                yield recipient.message
 
 
 def _unmet(look: Look) -> str | None:

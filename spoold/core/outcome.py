@@ -155,12 +155,14 @@ def read_reply(command: Command, reply: Reply, *, accepted: int = 0) -> Verdict:
     if code == 503 and (enhanced is None or enhanced.startswith("5.5.")):
         return Verdict(_refused(Result.DEFERRED, reply, diagnostic, "4.5.1"), close=True)
     if 500 <= code < 600:
-        return Verdict(_refused(Result.FAILED, reply, diagnostic, enhanced or _DEFAULT_STATUS.get(code, "5.0.0")))
+        default = _DEFAULT_STATUS.get(code, "5.0.0") if command is Command.RCPT else "5.0.0"
+        return Verdict(_refused(Result.FAILED, reply, diagnostic, enhanced or default))
     if 400 <= code < 500:
         return Verdict(_refused(Result.DEFERRED, reply, diagnostic, enhanced or "4.0.0"))
     return Verdict(_refused(Result.DEFERRED, reply, diagnostic, "4.5.0"), close=True)
 
 
+#: What RFC 5321 §4.2.3 says a code means in reply to RCPT; elsewhere it says nothing of the address.
 _DEFAULT_STATUS = {550: "5.1.1", 551: "5.1.6", 552: "5.2.2", 553: "5.1.3"}
 
 

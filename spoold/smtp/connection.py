@@ -68,13 +68,20 @@ async def connect(relay: Relay) -> Session | Fault:
         port=relay.port,
         timeout=relay.timeouts.connect,
         use_tls=relay.security is Security.TLS,
-        start_tls=relay.security is Security.STARTTLS,
+        start_tls=False,
         tls_context=context,
         local_hostname=_local_hostname(),
     )
     try:
         await client.connect()
         await client.ehlo()
+        if relay.security is Security.STARTTLS:
+            try:
+                await client.starttls()
+            except aiosmtplib.SMTPServerDisconnected as error:
+                client.close()
+                return Fault(FaultKind.TLS, f"{relay.address}: the relay broke off the TLS handshake: {_reason(error)}")
+            await client.ehlo()
         if relay.username is not None:
             # aiosmtplib picks the mechanism: CRAM-MD5, PLAIN, LOGIN, as the server offers them (RFC 4954).
             await client.login(relay.username, password or "")
@@ -93,7 +100,11 @@ async def connect(relay: Relay) -> Session | Fault:
 
 
 def _context(relay: Relay) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=relay.ca_file)
+    context = ssl.create_default_context()
+    if relay.ca_file is not None:
+        # Added to the system's authorities; given to `create_default_context` it would replace them.
+        context.load_verify_locations(relay.ca_file)
+    return context
 
 
 def _local_hostname() -> str:
@@ -109,6 +120,8 @@ def _fault(relay: Relay, error: BaseException) -> Fault:
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
         found = next(link for link in chain if isinstance(link, ssl.SSLCertVerificationError))
         return Fault(FaultKind.TLS, f"{at}: the relay's certificate is not trusted: {found.verify_message}")
+    if isinstance(error, aiosmtplib.SMTPException) and "AUTH extension" in text:
+        return Fault(FaultKind.LOGIN, f"{at}: the relay offers no login: {text}")
     if any(isinstance(link, ssl.SSLError) for link in chain) or "STARTTLS" in text.upper():
         return Fault(FaultKind.TLS, f"{at}: TLS failed: {text}")
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):

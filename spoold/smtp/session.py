@@ -137,7 +137,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(f"the connection broke: {error}" if error else "the relay closed the connection")
         if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(_Broken(self._end))
+            self._drained.set_result(None)
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -312,7 +312,7 @@ class Session(asyncio.Protocol):
                 if last:
                     self._write(last)
                     failpoint("half-body")
-                    await self._drain(self._timeouts.data)
+                    await self._drain(final, self._timeouts.data)
                 last = chunk
         if final.done():
             # An answer before the end of the data, or a connection that broke: the message cannot have been taken.
@@ -411,12 +411,15 @@ class Session(asyncio.Protocol):
         if self._end is not None:
             raise _Broken(self._end)
 
-    async def _drain(self, timeout: float) -> None:
-        self._check()
-        if self._paused:
+    async def _drain(self, answer: "asyncio.Future[Reply]", timeout: float) -> None:
+        """Wait for room in the buffers, or for an early `answer`: a relay that has one may well read no further."""
+        if self._paused and self._end is None and not answer.done():
             self._drained = asyncio.get_running_loop().create_future()
-            async with asyncio.timeout(timeout):
-                await self._drained
+            done, _ = await asyncio.wait((self._drained, answer), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise TimeoutError
+        if not answer.done():
+            self._check()
 
 
 def _not_understood(reply: Reply) -> Verdict:

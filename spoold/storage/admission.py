@@ -23,6 +23,14 @@ _INSERT_RECIPIENT = """INSERT INTO recipient
 _CHUNK = 5000
 
 
+#: An accepted job with the same content, unless nothing of that was ever going to be sent.
+_TWIN = "SELECT name FROM job WHERE digest = ? AND accepted AND state != 'rejected' ORDER BY id LIMIT 1"
+
+
+class TwinError(Exception):
+    """A job with the same content was accepted before; the text is its name."""
+
+
 class Admission:
     """The writing of jobs that are being taken."""
 
@@ -104,16 +112,14 @@ class Admission:
     def twin(self, digest: bytes) -> str | None:
         """The name of an accepted job with the same content, unless nothing of that was ever going to be sent."""
         with self._database.reading() as reader:
-            row = reader.execute(
-                "SELECT name FROM job WHERE digest = ? AND accepted AND state != 'rejected' ORDER BY id LIMIT 1",
-                (digest,),
-            ).fetchone()
+            row = reader.execute(_TWIN, (digest,)).fetchone()
         return None if row is None else str(row[0])
 
-    def accept(self, job_id: int, admitted: Admitted, is_free: Callable[[str], bool]) -> str:
+    def accept(self, job_id: int, admitted: Admitted, is_free: Callable[[str], bool], *, unique: bool = False) -> str:
         """Make the job one that the agent answers for; returns the name that it got: the upload's, or with .2, .3 …
 
-        `is_free` says whether a name is free in the spool's folders, too.
+        `is_free` says whether a name is free in the spool's folders, too. Where it must be `unique`, raises TwinError and
+        accepts nothing if an accepted job, maybe of this very moment, has the same content.
         """
         low, high = id_range(job_id)
         with self._database.reading() as reader:
@@ -133,6 +139,9 @@ class Admission:
         failpoint("before-accept")
 
         def write(connection: sqlite3.Connection) -> str:
+            twin = connection.execute(_TWIN, (admitted.digest,)).fetchone() if unique else None
+            if twin is not None:
+                raise TwinError(twin[0])
             name = _free_name(connection, admitted.upload, is_free)
             standing = admitted.standing
             connection.execute(
@@ -161,11 +170,16 @@ class Admission:
         return name
 
     def settle(self, job_id: int | None = None) -> None:
-        """The job's upload is out of the way; without `job_id`, every job's."""
+        """The job's upload is out of the way and its report is written; without `job_id`, every job's."""
         where, values = ("id = ?", (job_id,)) if job_id is not None else ("claim IS NOT NULL", ())
         self._database.write(
             lambda connection: silent(connection.execute(f"UPDATE job SET claim = NULL WHERE {where}", values))  # noqa: S608
         )
+
+    def unsettled(self) -> list[int]:
+        """The accepted jobs that were not settled."""
+        with self._database.reading() as reader:
+            return [row[0] for row in reader.execute("SELECT id FROM job WHERE accepted AND claim IS NOT NULL")]
 
     def claimed_by(self, upload: str, claim: int) -> tuple[str, JobState] | None:
         """(name, state) of the accepted job whose upload, of this name and inode, may still be in the way."""

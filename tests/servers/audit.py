@@ -96,6 +96,9 @@ def recount(database: sqlite3.Connection) -> None:
     assert rows("SELECT job_id, result, code, status, sum(n) FROM reply_tally GROUP BY 1, 2, 3, 4") == rows(
         "SELECT job_id, result, coalesce(code, 0), status, count(*) FROM attempt GROUP BY 1, 2, 3, 4"
     )
+    assert rows("SELECT id, attempts FROM job WHERE attempts") == rows(
+        "SELECT job_id, count(*) FROM attempt GROUP BY 1"
+    )
     assert rows("SELECT id, attempts FROM recipient WHERE attempts") == rows(
         "SELECT recipient_id, count(*) FROM attempt GROUP BY 1"
     )
@@ -145,8 +148,7 @@ def check_attempts(database: sqlite3.Connection, name: str, data: bytes) -> list
     ).fetchall()
     assert [(line["address"], line["attempt"], line["result"]) for line in lines] == [row[:3] for row in found]
     assert all(
-        abs(datetime.fromisoformat(line["at"]).timestamp() - row[3]) < 1
-        for line, row in zip(lines, found, strict=True)
+        abs(datetime.fromisoformat(line["at"]).timestamp() - row[3]) < 1 for line, row in zip(lines, found, strict=True)
     )
     return lines
 

@@ -1,0 +1,364 @@
+"""The agent's own life: start, reload, stop, what it tells the service manager, Prometheus and its spool."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from spoold import __version__
+from spoold.agent.event import EVENTS
+from tests.servers.agent import Agent, wait_for
+from tests.servers.relay import Delay, Hang, Relay, Reply, Rule
+
+
+def addresses(count: int, domain: str = "one.example") -> list[str]:
+    return [f"r{number}@{domain}" for number in range(count)]
+
+
+def begun(relay: Relay) -> int:
+    return sum(line.text.upper().startswith("MAIL") for line in tuple(relay.commands))
+
+
+def check_log(agent: Agent) -> Counter[str]:
+    """Every line of the log is an event of the closed list at its level; returns how often each came."""
+    count: Counter[str] = Counter()
+    for line in agent.log_file.read_bytes().splitlines():
+        event = json.loads(line)
+        assert event["event"] in EVENTS
+        assert event["level"] == EVENTS[event["event"]][0]
+        assert datetime.fromisoformat(event["timestamp"]).tzinfo is not None
+        count[event["event"]] += 1
+    return count
+
+
+# --- stop ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_agent_after_open_transactions_and_the_next_one_goes_on(
+    agent: Agent, relay: Relay, number: signal.Signals
+) -> None:
+    relay.rules.append(Rule("DOT", Delay(0.8)))
+    agent.configure(relay.port, relay={"connections": 3, "recipients_per_message": 1})
+    agent.start()
+    agent.drop("job", addresses(12))
+    relay.wait_for(lambda _: begun(relay) >= 3)
+    told = time.monotonic()
+    assert agent.stop(number) == 0
+    assert begun(relay) == len(relay.accepted) >= 3
+    assert max(line.at for line in relay.commands if line.text.upper().startswith("MAIL")) <= told + 0.5
+    count = check_log(agent)
+    assert (count["agent.stopping"], count["agent.stopped"], count["message.uncertain"]) == (1, 1, 0)
+    assert agent.events("agent.stopping")[0]["signal"] == number.name
+    status, rows = agent.status("job"), agent.recipients("job")
+    assert status is not None
+    assert status["counts"]["sent"] == len(relay.accepted)
+    assert status["counts"]["sent"] + status["counts"]["queued"] == status["total"] == 12
+    assert Counter(row["state"] for row in rows) == {
+        state: count for state, count in status["counts"].items() if count
+    }  # fmt: skip
+    assert (agent.state() or {})["agent"]["state"] == "stopped"
+    relay.rules.clear()
+    agent.start()
+    assert agent.wait_state("job", "finished")["counts"]["sent"] == 12
+    assert sorted(relay.recipients) == sorted(addresses(12))
+    assert relay.violations == []
+    assert agent.events("agent.recovered") == []
+
+
+def test_stop_while_the_relay_does_not_answer_waits_for_the_reply_to_the_final_dot(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("DOT", Hang()))
+    agent.start()
+    agent.drop("job")
+    relay.wait_for(lambda _: any(line.text.upper().startswith("DATA") for line in relay.commands))
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: agent.events("agent.stopping"))
+    # A second one changes nothing.
+    agent.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: len(agent.events("agent.stopping")) == 2)
+    assert agent.process.poll() is None
+    relay.release()
+    assert agent.died() == 0
+    assert [mail.recipients for mail in relay.accepted] == [("ada@one.example",)]
+    assert agent.status("job")["counts"]["sent"] == 1  # type: ignore[index]
+    relay.rules.clear()
+    agent.start()
+    agent.wait_state("job", "finished")
+    assert len(relay.accepted) == begun(relay) == 1
+
+
+# --- reload -------------------------------------------------------------------------------------------------------
+
+
+def test_reload_takes_a_new_relay_and_an_invalid_file_keeps_it(agent: Agent, relay: Relay) -> None:
+    agent.start()
+    agent.drop("first")
+    agent.wait_state("first", "finished")
+    process = agent.process
+    assert process is not None
+    with Relay() as other:
+        agent.configure(other.port, config={"log": {"format": "json", "level": "info"}})
+        process.send_signal(signal.SIGHUP)
+        [reloaded] = wait_for(lambda: agent.events("agent.reloaded"))
+        assert reloaded["changed"] == ["default"]
+        agent.drop("second", ["bob@two.example"])
+        agent.wait_state("second", "finished")
+        assert (relay.recipients, other.recipients) == (["ada@one.example"], ["bob@two.example"])
+        # The level is a part of it: a message that is sent is a matter of `debug`.
+        assert [event["job"] for event in agent.events("message.sent")] == ["first"]
+
+        good = agent.config.read_text()
+        agent.config.write_text("spool: x\nrelays: {default: {host: h, prot: 1}}\nlog: {level: loud}\ncolour: blue\n")
+        process.send_signal(signal.SIGHUP)
+        problems = wait_for(
+            lambda: len(agent.events("agent.reload_failed")) >= 3 and agent.events("agent.reload_failed")
+        )
+        assert [event["problem"].removeprefix(f"{agent.config}:").split(":")[0] for event in problems] == [
+            "2",
+            "3",
+            "4",
+        ]
+        agent.config.write_text(good.replace(str(agent.spool), str(agent.root / "elsewhere")))
+        process.send_signal(signal.SIGHUP)
+        moved = wait_for(lambda: agent.events("agent.reload_failed")[3:])
+        assert "spool: cannot change while the agent runs" in moved[0]["problem"]
+        agent.config.unlink()
+        process.send_signal(signal.SIGHUP)
+        missing = wait_for(lambda: agent.events("agent.reload_failed")[4:])
+        assert "cannot be read" in missing[0]["problem"]
+
+        agent.drop("third", ["eve@three.example"])
+        agent.wait_state("third", "finished")
+        assert other.recipients == ["bob@two.example", "eve@three.example"]
+        assert agent.stop() == 0
+        assert relay.violations == other.violations == []
+    check_log(agent)
+
+
+def test_reload_while_a_transaction_is_open_sends_nobody_twice(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("DOT", Delay(0.3)))
+    limits = {"connections": 2, "recipients_per_message": 1}
+    agent.configure(relay.port, relay=limits)
+    agent.start()
+    agent.drop("job", addresses(20))
+    relay.wait_for(lambda r: len(r.accepted) >= 2)
+    with Relay() as other:
+        agent.configure(other.port, relay=limits)
+        assert agent.process is not None
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.wait_state("job", "finished")["counts"]["sent"] == 20
+        assert sorted(relay.recipients + other.recipients) == sorted(addresses(20))
+        assert len(other.recipients) >= 10
+        assert relay.violations == other.violations == []
+        assert agent.stop() == 0
+
+
+# --- the service manager ------------------------------------------------------------------------------------------
+
+
+def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_path: Path) -> None:
+    relay.rules.append(Rule("DOT", Delay(1.0)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        told: list[dict[str, str]] = []
+
+        def seen(name: str, wanted: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
+            while True:
+                try:
+                    data = manager.recv(4096).decode()
+                except BlockingIOError:
+                    break
+                told.append(dict(line.split("=", 1) for line in data.splitlines()))
+            return [message for message in told if name in message and wanted(message[name])]
+
+        watched = Agent(
+            tmp_path, relay.port, environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        )
+        with watched:
+            watched.start()
+            ready = wait_for(lambda: seen("READY"))
+            assert ready[0]["READY"] == "1"
+            assert ready[0]["STATUS"].startswith("0 jobs, 0 recipients to send")
+            first = len(wait_for(lambda: seen("WATCHDOG")))
+            begin = time.monotonic()
+            wait_for(lambda: len(seen("WATCHDOG")) >= first + 4)
+            assert time.monotonic() - begin < 4 * 0.6
+            watched.drop("job", addresses(3))
+            wait_for(lambda: seen("STATUS", lambda text: text.startswith("1 jobs, 3 recipients to send")), 5)
+            process = watched.process
+            assert process is not None
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda: len(seen("READY")) == 2)
+            [reloading] = seen("RELOADING")
+            assert int(reloading["MONOTONIC_USEC"]) > 0
+            watched.wait_state("job", "finished")
+            watched.drop("last")
+            relay.wait_for(lambda _: begun(relay) == 2)
+            process.send_signal(signal.SIGTERM)
+            stopping = wait_for(lambda: seen("STOPPING"))
+            assert "waiting for 1 open" in stopping[0]["STATUS"]
+            assert watched.died() == 0
+            assert seen("EXTEND_TIMEOUT_USEC")
+            order = [next(iter(message)) for message in told]
+            assert order.index("READY") < order.index("WATCHDOG")
+            assert order.index("READY") < order.index("STOPPING")
+            assert len(watched.status("last")["counts"]) == 8  # type: ignore[index]
+            assert sorted(relay.recipients) == sorted([*addresses(3), "ada@one.example"])
+
+
+def test_relay_that_is_down_stands_in_the_service_s_status(agent: Agent, relay: Relay, tmp_path: Path) -> None:
+    relay.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        with Agent(tmp_path, relay.port, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as watched:
+            watched.start()
+            watched.drop("job")
+            deadline = time.monotonic() + 10
+            while "relay down: default" not in manager.recv(4096).decode():
+                assert time.monotonic() < deadline
+
+
+# --- what it writes of itself -------------------------------------------------------------------------------------
+
+
+def metrics(agent: Agent) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = (agent.spool / "metrics.prom").read_text()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("RCPT", Reply("450 4.7.1 Greylisted"), match="grey"))
+    agent.start()
+    agent.drop("good", addresses(5))
+    agent.drop("waiting", ["grey@one.example", "ada@two.example", "<bad"])
+    agent.drop("part", manifest={"expect": {"recipients": 9}})
+    agent.wait_state("good", "finished")
+    agent.wait_state("waiting", "waiting")
+    wait_for(lambda: {job["job"]: job["state"] for job in (agent.state() or {"jobs": []})["jobs"]} == {
+        "good": "finished", "waiting": "waiting",
+    })  # fmt: skip
+    state = agent.state()
+    assert state is not None
+    assert state["agent"] == {
+        "version": __version__, "pid": agent.pid, "state": "running",
+        "started_at": state["agent"]["started_at"], "sent": 6,
+    }  # fmt: skip
+    [shown] = state["relays"]
+    assert (shown["relay"], shown["up"], shown["error"]) == ("default", True, None)
+    assert shown["address"] == f"127.0.0.1:{relay.port}"
+    [upload] = state["uploads"]
+    assert upload["upload"] == "part"
+    assert "9 recipients" in upload["waits_for"]
+    for moment in (state["updated_at"], state["agent"]["started_at"], upload["since"]):
+        assert abs(datetime.fromisoformat(moment).timestamp() - time.time()) < 60
+    for job in state["jobs"]:
+        assert sum(job["counts"].values()) == job["total"]
+        assert (agent.spool / job["folder"] / job["job"]).is_dir()
+
+    values = metrics(agent)
+    assert values["spoold_sent_total", frozenset()] == 6
+    assert values["spoold_uploads", frozenset()] == 1
+    assert values["spoold_relay_up", frozenset({("relay", "default")})] == 1
+    assert values["spoold_jobs", frozenset({("state", "waiting")})] == 1
+    assert values["spoold_recipients", frozenset({("state", "deferred")})] == 1
+    assert values["spoold_build_info", frozenset({("version", __version__)})] == 1
+    assert abs(values["spoold_start_time_seconds", frozenset()] - time.time()) < 60
+
+    for _ in range(2):
+        for name in ("status.json", "metrics.prom"):
+            path = agent.spool / name
+            before = path.stat()
+            wait_for(lambda path=path, before=before: path.stat().st_ino != before.st_ino, 5, f"a new {name}")
+            assert path.stat().st_mtime - before.st_mtime < 5
+    relay.stop()
+    agent.drop("next", ["bob@two.example"])
+    wait_for(lambda: not (agent.state() or {"relays": [{"up": True}]})["relays"][0]["up"], 5)
+    down = agent.state()
+    assert down is not None
+    assert "cannot connect" in down["relays"][0]["error"]
+    assert down["relays"][0]["retry_at"] is not None
+    wait_for(lambda: metrics(agent)["spoold_relay_up", frozenset({("relay", "default")})] == 0, 5)
+    assert agent.stop() == 0
+    assert (agent.state() or {})["agent"]["state"] == "stopped"
+    assert check_log(agent)["relay.down"] == 1
+
+
+# --- side by side -------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_sent_side_by_side(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("DOT", Delay(0.02)))
+    agent.configure(relay.port, relay={"connections": 2, "recipients_per_message": 1})
+    names = [f"job{number}" for number in range(6)]
+    for name in names:
+        agent.drop(name, addresses(15, f"{name}.example"), message=f"Subject: {name}\n\n{name}\n".encode())
+    agent.start()
+    for name in names:
+        assert agent.wait_state(name, "finished")["counts"]["sent"] == 15
+    order = [mail.recipients[0].rpartition("@")[2].removesuffix(".example") for mail in relay.accepted]
+    # Once all are taken they take turns: nobody waits until another one is through.
+    everywhere = order.index("job5"), len(order) - 1 - order[::-1].index("job0")
+    assert everywhere[0] < everywhere[1]
+    for name in names:
+        mails = [mail for mail in relay.accepted if mail.recipients[0].endswith(f"@{name}.example")]
+        assert sorted(mail.recipients[0] for mail in mails) == sorted(addresses(15, f"{name}.example"))
+        assert all(f"Subject: {name}\r\n".encode() in mail.data for mail in mails)
+        assert all(row["state"] == "sent" for row in agent.recipients(name))
+    assert len(relay.accepted) == 90
+    assert relay.ledger.peak <= 2
+    assert relay.violations == []
+    assert agent.stop() == 0
+    count = check_log(agent)
+    assert (count["job.accepted"], count["message.sent"]) == (6, 90)
+
+
+def test_agents_on_different_spools_know_nothing_of_each_other(relay: Relay, tmp_path: Path) -> None:
+    agents = []
+    try:
+        for name in ("red", "blue"):
+            (tmp_path / name).mkdir()
+            agents.append(Agent(tmp_path / name, relay.port).start())
+        red, blue = agents
+        # The same name and the same content: twins only within one spool.
+        red.drop("job", ["ada@red.example"])
+        blue.drop("job", ["ada@red.example"])
+        blue.drop("own", ["bob@blue.example"])
+        for agent, name in ((red, "job"), (blue, "job"), (blue, "own")):
+            assert agent.wait_state(name, "finished")["counts"]["sent"] == 1
+        assert Counter(relay.recipients) == {"ada@red.example": 2, "bob@blue.example": 1}
+        assert red.find("own") is None
+        red.kill()
+        blue.drop("after", ["eve@blue.example"])
+        blue.wait_state("after", "finished")
+        assert blue.stop() == 0
+    finally:
+        for agent in agents:
+            agent.stop(signal.SIGKILL)
+    assert relay.violations == []
+
+
+def test_start_on_an_old_spool_says_how_many_jobs_it_found(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("RCPT", Reply("450 4.7.1 Greylisted")))
+    agent.start()
+    for name in ("one", "two"):
+        agent.drop(name, [f"{name}@one.example"])
+        agent.wait_state(name, "waiting")
+    assert agent.stop() == 0
+    agent.start()
+    assert [event["jobs"] for event in agent.events("agent.started")] == [2]
+    assert agent.events("agent.started")[0]["spool"] == os.fspath(agent.spool)

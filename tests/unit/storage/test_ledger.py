@@ -1,0 +1,124 @@
+"""The ledger: counts from one snapshot, long lists in pages, and figures that agree with each other."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.core.outcome import Outcome, Result, failed
+from spoold.core.retry import DEFAULT
+from spoold.core.state import OnUncertain, Progress, RecipientState, after_outcome
+from spoold.storage.database import Database
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import DueRecipient, Record
+from spoold.storage.schema import SCHEMA
+from spoold.storage.store import Store
+from tests.unit.storage.admitting import NOW, admit
+
+SENT = Outcome(Result.SENT, "2.0.0", "250 ok", 250)
+PAGE = 2000
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "spool.db")
+    opened.start(SCHEMA)
+    yield opened
+    opened.close()
+
+
+def record(recipient: DueRecipient, outcome: Outcome) -> Record:
+    progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
+    transition = after_outcome(progress, outcome, DEFAULT, OnUncertain.RESEND, NOW)
+    return Record(recipient, transition, "default", "mx.example", NOW, True)
+
+
+@pytest.mark.parametrize("count", [PAGE - 1, PAGE, PAGE + 1, 2 * PAGE])
+async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Database, count: int) -> None:
+    job_id = admit(database, "job", [f"to{n}@one.example" for n in range(count)])
+    admit(database, "another", ["x@one.example"])
+    store, ledger = Store(database), Ledger(database)
+    assert [row.line for row in ledger.recipients(job_id)] == list(range(2, count + 2))
+    found = store.due(job_id, NOW, (-1.0, -1), count)
+    await store.claim([each.id for each in found], "default", NOW)
+    await store.record([record(each, SENT) for each in found])
+    attempts = list(ledger.attempts(job_id, 0))
+    assert [row.address for row in attempts] == [f"to{n}@one.example" for n in range(count)]
+    assert [row.id for row in ledger.attempts(job_id, attempts[9].id)] == [row.id for row in attempts[10:]]
+    assert list(ledger.attempts(job_id, attempts[-1].id)) == []
+    assert ledger.attempt_count(job_id) == (count, NOW, NOW)
+
+
+async def test_claimed_recipients_are_sending_in_counts_and_list(database: Database) -> None:
+    job_id = admit(database, "job", [f"to{n}@one.example" for n in range(5)], bad=1)
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 2)
+    await store.claim([each.id for each in found], "default", NOW)
+    counts = {state: count for state, count in ledger.counts(job_id).items() if count}
+    assert counts == {RecipientState.QUEUED: 3, RecipientState.SENDING: 2, RecipientState.FAILED: 1}
+    assert [row.state for row in ledger.recipients(job_id)][:3] == [RecipientState.SENDING] * 2 + [
+        RecipientState.QUEUED
+    ]
+    assert store.job(job_id).counts == {RecipientState.QUEUED: 5, RecipientState.FAILED: 1}  # type: ignore[union-attr]
+
+
+async def test_counts_read_beside_commits_always_add_up(database: Database) -> None:
+    total = 400
+    job_id = admit(database, "job", [f"to{n}@one.example" for n in range(total)])
+    store, ledger = Store(database), Ledger(database)
+    wrong: list[dict[RecipientState, int]] = []
+    looks = 0
+    ended, started = threading.Event(), threading.Event()
+
+    def read() -> None:
+        nonlocal looks
+        while not ended.is_set():
+            counts = ledger.counts(job_id)
+            looks += 1
+            started.set()
+            if sum(counts.values()) != total or min(counts.values()) < 0:
+                wrong.append(counts)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    started.wait(10)
+    try:
+        for each in store.due(job_id, NOW, (-1.0, -1), total):
+            assert await store.claim([each.id], "default", NOW) == [each.id]
+            await store.record([record(each, SENT)])
+    finally:
+        ended.set()
+        reader.join()
+    assert wrong == []
+    assert looks > 10
+
+
+async def test_domains_and_replies_come_largest_first_and_within_their_limits(database: Database) -> None:
+    addresses = [f"to{n}@{name}.example" for name, size in (("small", 1), ("big", 5), ("mid", 3)) for n in range(size)]
+    job_id = admit(database, "job", addresses, bad=2)
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 100)
+    await store.claim([each.id for each in found], "default", NOW)
+    refused = failed("5.2.2", "552 mailbox full")
+    await store.record([record(each, refused if each.domain == "mid.example" else SENT) for each in found])
+    domains = ledger.domains(job_id, 2)
+    assert domains == [
+        ("big.example", {RecipientState.SENT: 5}),
+        ("mid.example", {RecipientState.FAILED: 3}),
+    ]
+    replies = ledger.replies(job_id, 10)
+    assert [(reply.result, reply.status, reply.count) for reply in replies] == [
+        ("sent", "2.0.0", 6), ("failed", "5.2.2", 3), ("failed", "5.1.3", 2),
+    ]  # fmt: skip
+    assert replies[1].example == "552 mailbox full"
+    assert replies[1].category == "quota-issues"
+    assert [reply.count for reply in ledger.replies(job_id, 1)] == [6]
+    # What failed before anything was sent was no attempt.
+    assert ledger.attempt_count(job_id)[0] == 9
+
+
+def test_job_without_attempts_has_none(database: Database) -> None:
+    job_id = admit(database, "job", ["a@one.example"])
+    assert Ledger(database).attempt_count(job_id) == (0, None, None)
+    assert list(Ledger(database).attempts(job_id, 0)) == []

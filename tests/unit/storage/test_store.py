@@ -1,0 +1,291 @@
+"""The store: a claim is given once, outcomes move counts in the same commit, and no sum is ever wrong."""
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from spoold.core.outcome import Outcome, Result, deferred, failed, returned, unknown
+from spoold.core.retry import RetryPolicy
+from spoold.core.state import JobState, OnUncertain, Progress, RecipientState, Standing, after_outcome
+from spoold.storage.admission import Admission
+from spoold.storage.database import Database
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import DueRecipient, Record, id_in_job, id_range, job_of
+from spoold.storage.schema import SCHEMA
+from spoold.storage.store import Store
+from tests.unit.storage.admitting import NOW, admit
+
+FIRST = (-1.0, -1)
+RETRY = RetryPolicy((60.0,), 150.0)
+OUTCOMES = {
+    "sent": Outcome(Result.SENT, "2.0.0", "250 ok", 250),
+    "failed": failed("5.1.1", "550 no such user"),
+    "deferred": deferred("4.2.0", "450 later"),
+    "uncertain": unknown("the connection broke"),
+    "returned": returned("the relay is down"),
+}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "spool.db")
+    opened.start(SCHEMA)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    return Store(database)
+
+
+def record(recipient: DueRecipient, outcome: Outcome, now: float = NOW, hold: bool = False) -> Record:
+    progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
+    on_uncertain = OnUncertain.HOLD if hold else OnUncertain.RESEND
+    transition = after_outcome(progress, outcome, RETRY, on_uncertain, now)
+    return Record(recipient, transition, "default", "mx.example", now, outcome.result is not Result.RETURNED)
+
+
+def due(store: Store, job_id: int, now: float = NOW) -> list[DueRecipient]:
+    return store.due(job_id, now, FIRST, 1000)
+
+
+def addresses(count: int) -> list[str]:
+    return [f"to{n}@{'ab'[n % 2]}.example" for n in range(count)]
+
+
+async def test_of_many_who_claim_at_once_each_recipient_is_given_to_one(database: Database, store: Store) -> None:
+    job_id = admit(database, "job", addresses(50))
+    ids = [found.id for found in due(store, job_id)]
+    grants = await asyncio.gather(*(store.claim(ids[n % 7 :], "default", NOW) for n in range(20)))
+    granted = [id_ for grant in grants for id_ in grant]
+    assert sorted(granted) == ids
+
+
+async def test_claim_is_refused_for_what_is_sent_waits_or_is_not_there(database: Database, store: Store) -> None:
+    job_id = admit(database, "job", addresses(4), bad=1)
+    sent, later, held, free = due(store, job_id)
+    bad = id_in_job(job_id, 5)
+    assert await store.claim([sent.id, later.id, held.id], "default", NOW) == [sent.id, later.id, held.id]
+    await store.record([record(sent, OUTCOMES["sent"]), record(later, OUTCOMES["deferred"])])
+    await store.record([record(held, OUTCOMES["uncertain"], hold=True)])
+    everybody = [sent.id, later.id, held.id, free.id, bad, id_in_job(job_id, 99)]
+    assert await store.claim(everybody, "default", NOW + 59) == [free.id]
+    assert await store.claim(everybody, "default", NOW + 61) == [later.id]
+    assert await store.claim(everybody, "default", NOW + 10**9) == []
+
+
+async def test_outcome_is_in_the_recipient_the_attempt_and_the_counts(database: Database, store: Store) -> None:
+    job_id = admit(database, "job", addresses(2))
+    first, second = due(store, job_id)
+    await store.claim([first.id, second.id], "default", NOW)
+    await store.record([record(first, OUTCOMES["failed"]), record(second, OUTCOMES["returned"])])
+    ledger = Ledger(database)
+    counts = {state: count for state, count in ledger.counts(job_id).items() if count}
+    assert counts == {RecipientState.FAILED: 1, RecipientState.QUEUED: 1}
+    rows = list(ledger.recipients(job_id))
+    assert [(row.state, row.attempts, row.status) for row in rows] == [
+        (RecipientState.FAILED, 1, "5.1.1"),
+        (RecipientState.QUEUED, 0, None),
+    ]
+    assert rows[0].diagnostic == "550 no such user"
+    assert rows[0].remote_mta == "mx.example"
+    [attempt] = ledger.attempts(job_id, 0)
+    assert (attempt.address, attempt.number, attempt.result, attempt.relay) == (first.address, 1, "failed", "default")
+    assert [found.id for found in due(store, job_id)] == [second.id]
+
+
+async def test_recipients_come_in_order_of_their_time_in_pages_without_gap_or_repeat(
+    database: Database, store: Store
+) -> None:
+    job_id = admit(database, "job", addresses(25))
+    everybody = due(store, job_id)
+    await store.claim([found.id for found in everybody[:5]], "default", NOW)
+    await store.record([record(found, OUTCOMES["deferred"], NOW - 10) for found in everybody[:5]])
+    seen: list[int] = []
+    after = FIRST
+    while page := store.due(job_id, NOW + 100, after, 7):
+        seen += [found.id for found in page]
+        after = (page[-1].due_at, page[-1].id)
+    assert seen == [found.id for found in everybody[5:] + everybody[:5]]
+    assert store.next_due(job_id, NOW) == NOW + 50
+    assert store.next_due(job_id, NOW + 50) is None
+
+
+async def test_jobs_know_nothing_of_each_other(database: Database, store: Store) -> None:
+    one, two = admit(database, "one", addresses(3)), admit(database, "two", addresses(3))
+    found = due(store, one)
+    assert {job_of(each.id) for each in found} == {one}
+    await store.claim([each.id for each in found], "default", NOW)
+    await store.record([record(each, OUTCOMES["sent"]) for each in found])
+    await store.stand(one, Standing(JobState.FINISHED), NOW)
+    assert [job.name for job in store.live_jobs()] == ["two"]
+    assert [job.name for job in store.done_jobs()] == ["one"]
+    assert store.job(two).counts == {RecipientState.QUEUED: 3}  # type: ignore[union-attr]
+    store.forget(one)
+    assert store.job(one) is None
+    with database.reading() as reader:
+        low, high = id_range(one)
+        for table, column in (("recipient", "id"), ("message", "id")):
+            query = f"SELECT count(*) FROM {table} WHERE {column} BETWEEN ? AND ?"
+            assert reader.execute(query, (low, high)).fetchone() == (0,)
+        for table in ("attempt", "state_tally", "domain_tally", "reply_tally"):
+            assert reader.execute(f"SELECT count(*) FROM {table} WHERE job_id = ?", (one,)).fetchone() == (0,)
+    assert len(due(store, two)) == 3
+
+
+def test_job_that_was_not_accepted_is_nobody_s_and_goes_at_start(database: Database, store: Store) -> None:
+    admission = Admission(database)
+    job_id = admission.begin("half", b"", NOW)
+    admission.add(job_id, [], 1, [], NOW)
+    kept = admit(database, "kept", addresses(2))
+    assert [job.id for job in store.live_jobs()] == [kept]
+    admission.discard_unaccepted()
+    assert store.job(job_id) is None
+    assert len(due(store, kept)) == 2
+
+
+def test_names_are_unique_and_twins_are_known_by_their_content(database: Database, store: Store) -> None:
+    admission = Admission(database)
+    for digest in (b"one", b"two"):
+        admit(database, "job", addresses(1), digest=digest)
+    assert [job.name for job in store.live_jobs()] == ["job", "job.2"]
+    assert [admission.twin(digest) for digest in (b"one", b"two", b"three")] == ["job", "job.2", None]
+    long = "x" * 100
+    for digest in (b"3", b"4"):
+        admit(database, long, addresses(1), digest=digest)
+    assert [job.name for job in store.live_jobs()][2:] == [long, "x" * 98 + ".2"]
+
+
+# --- any order of events ----------------------------------------------------------------------------------------------
+
+COUNT = 12
+
+
+class Life(RuleBasedStateMachine):
+    """Whatever happens to the recipients of a job: the tallies are a recount, and claims are exclusive."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.path = Path(self.folder.name) / "spool.db"
+        self.open()
+        self.now = NOW
+        self.job_id = admit(self.database, "job", addresses(COUNT), bad=2)
+        self.claimed: dict[int, DueRecipient] = {}
+        self.attempts = 0
+
+    def open(self) -> None:
+        self.database = Database(self.path)
+        self.database.start(SCHEMA)
+        self.store, self.ledger = Store(self.database), Ledger(self.database)
+
+    def run(self, call: str, *arguments: object, **options: object) -> object:
+        async def wait() -> object:
+            return await getattr(self.store, call)(*arguments, **options)
+
+        return self.loop.run_until_complete(wait())
+
+    @rule(pick=st.sets(st.integers(1, COUNT + 3), min_size=1))
+    def claim(self, pick: set[int]) -> None:
+        ready = {found.id: found for found in due(self.store, self.job_id, self.now)}
+        ids = [id_in_job(self.job_id, number) for number in sorted(pick)]
+        granted = self.run("claim", ids, "default", self.now)
+        assert granted == [id_ for id_ in ids if id_ in ready and id_ not in self.claimed]
+        self.claimed |= {id_: ready[id_] for id_ in ids if id_ in ready and id_ not in self.claimed}
+
+    @rule(
+        pick=st.integers(1, COUNT), results=st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1), hold=st.booleans()
+    )
+    def record(self, pick: int, results: list[str], hold: bool) -> None:
+        chosen = sorted(self.claimed)[:pick]
+        records = [
+            record(self.claimed.pop(id_), OUTCOMES[results[n % len(results)]], self.now, hold)
+            for n, id_ in enumerate(chosen)
+        ]
+        if records:
+            self.attempts += sum(each.counted for each in records)
+            self.run("record", records)
+
+    @rule(pick=st.integers(1, COUNT))
+    def release(self, pick: int) -> None:
+        chosen = sorted(self.claimed)[:pick]
+        self.run("release", chosen)
+        for id_ in chosen:
+            del self.claimed[id_]
+
+    @rule(seconds=st.sampled_from([1.0, 60.0, 1000.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(uncertain=st.booleans())
+    def retry(self, uncertain: bool) -> None:
+        state = RecipientState.UNCERTAIN if uncertain else RecipientState.DEFERRED
+        waiting = sum(row.state is state for row in self.ledger.recipients(self.job_id))
+        count = self.run("retry_now", self.job_id, self.now, uncertain=uncertain)
+        assert isinstance(count, int)
+        assert count <= waiting
+
+    @rule(state=st.sampled_from([RecipientState.CANCELLED, RecipientState.EXPIRED]))
+    def end(self, state: RecipientState) -> None:
+        for _ in range(5):
+            if self.run("end_unsent", self.job_id, state, "the end") == 0:
+                break
+        else:
+            raise AssertionError("it never says that nothing is left")
+        left = {row.state for row in self.ledger.recipients(self.job_id) if not row.state.final}
+        allowed = {RecipientState.SENDING, RecipientState.UNCERTAIN}
+        assert left <= (allowed if state is RecipientState.CANCELLED else allowed - {RecipientState.UNCERTAIN})
+
+    @rule(hold=st.booleans())
+    def kill(self, hold: bool) -> None:
+        self.database.close()
+        self.open()
+        assert self.store.claimed_jobs() == ({self.job_id} if self.claimed else set())
+        assert self.store.recover(self.now, {self.job_id: None} if hold else {}, 900.0) == len(self.claimed)
+        states = {row.line: row for row in self.ledger.recipients(self.job_id)}
+        for id_ in self.claimed:
+            row = states[id_ - (self.job_id << 32) + 1]
+            assert row.state is RecipientState.UNCERTAIN
+            assert row.due_at == (None if hold else self.now + 900.0)
+        self.attempts += len(self.claimed)
+        self.claimed.clear()
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        if not hasattr(self, "database"):
+            return
+        counts = self.ledger.counts(self.job_id)
+        assert sum(counts.values()) == COUNT + 2
+        assert min(counts.values()) >= 0
+        assert counts[RecipientState.SENDING] == len(self.claimed)
+        rows = list(self.ledger.recipients(self.job_id))
+        assert counts == {state: sum(row.state is state for row in rows) for state in RecipientState}
+        assert len(list(self.ledger.attempts(self.job_id, 0))) == self.attempts == sum(row.attempts for row in rows)
+        assert self.ledger.attempt_count(self.job_id)[0] == self.attempts
+        with closing(sqlite3.connect(self.path)) as database:
+            for table, columns in (("state_tally", "state"), ("domain_tally", "domain, state")):
+                tally = database.execute(f"SELECT {columns}, n FROM {table} WHERE n ORDER BY {columns}").fetchall()
+                query = f"SELECT {columns}, count(*) FROM recipient GROUP BY {columns} ORDER BY {columns}"
+                assert tally == database.execute(query).fetchall()
+
+    def teardown(self) -> None:
+        if hasattr(self, "database"):
+            self.database.close()
+            self.loop.close()
+            self.folder.cleanup()
+
+
+Life.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestLife = Life.TestCase
