@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import resource
 import time
+from collections.abc import Callable
 
 from spoold.agent.supervisor import AgentError, Configuration, Supervisor
 from spoold.cli import config, log
@@ -38,12 +40,24 @@ def run(options: argparse.Namespace) -> int:
         await supervisor.run()
 
     try:
-        asyncio.run(agent())
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(agent())
     except AgentError as error:
         raise DatabaseError(str(error)) from None
     finally:
         spool.close()
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed; `SPOOLD_LOOP=asyncio` asks for the standard library's loop."""
+    if os.environ.get("SPOOLD_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _raise_limits() -> None:

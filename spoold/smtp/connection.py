@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import cast
 
 import aiosmtplib
 
@@ -90,8 +91,9 @@ async def connect(relay: Relay) -> Session | Fault:
     except BaseException:
         client.close()
         raise
-    transport = client.transport
-    if not isinstance(transport, asyncio.Transport):
+    # uvloop's transports are asyncio's by their methods, not by their class.
+    transport = cast("asyncio.Transport | None", client.transport)
+    if transport is None:
         client.close()
         return Fault(FaultKind.CONNECT, f"{relay.address}: the connection closed at once")
     return Session(transport, dict(client.esmtp_extensions), relay.host, relay.timeouts)
