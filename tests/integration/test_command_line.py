@@ -100,24 +100,31 @@ def test_module_and_program_are_the_same() -> None:
 # --- the configuration --------------------------------------------------------------------------------------------
 
 
-def test_configuration_is_the_option_then_the_variable_then_the_working_directory(tmp_path: Path) -> None:
+def test_configuration_is_the_option_then_the_variable_then_the_working_directory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("option", "variable", "here"):
         (tmp_path / name).mkdir()
-        assert spoold("init", tmp_path / name / "spool").returncode == 0
-        (tmp_path / name / "spoold.yaml").write_text("spool: spool\nrelays: {default: {host: localhost}}\n")
-    here = tmp_path / "here"
-    environ = {"SPOOLD_CONFIG": str(tmp_path / "variable" / "spoold.yaml")}
-    option = ("--config", tmp_path / "option" / "spoold.yaml")
-    for arguments, environment, expected in (
-        ((*option, "status"), environ, "option"),
-        (("status", *option), environ, "option"),
-        (("status",), environ, "variable"),
-        (("status",), {}, "here"),
-        (("status",), {"SPOOLD_CONFIG": ""}, "here"),
+        assert main(["init", str(tmp_path / name / f"of-{name}")]) == 0
+        (tmp_path / name / "spoold.yaml").write_text(f"spool: of-{name}\nrelays: {{default: {{host: localhost}}}}\n")
+    capfd.readouterr()
+    monkeypatch.chdir(tmp_path / "here")
+    option = ["--config", str(tmp_path / "option" / "spoold.yaml")]
+    variable = str(tmp_path / "variable" / "spoold.yaml")
+    for arguments, value, expected in (
+        ([*option, "status"], variable, "of-option"),
+        (["status", *option], variable, "of-option"),
+        (["status"], variable, "of-variable"),
+        (["status"], None, "of-here"),
+        (["status"], "", "of-here"),
     ):
-        done = spoold(*arguments, cwd=here, environ=environment)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert str(Path(expected) / "spool") in done.stdout or (expected == "here" and " spool." in done.stdout)
+        monkeypatch.delenv("SPOOLD_CONFIG", raising=False)
+        if value is not None:
+            monkeypatch.setenv("SPOOLD_CONFIG", value)
+        code = main(arguments)
+        out, err = capfd.readouterr()
+        assert (code, err) == (0, "")
+        assert expected in out
 
 
 def test_no_configuration_names_all_the_places(tmp_path: Path) -> None:

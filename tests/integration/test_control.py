@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from spoold.cli.main import main
 from tests.servers.agent import Agent, wait_for
 from tests.servers.relay import Delay, Relay, Reply, Rule
 
@@ -270,16 +271,17 @@ def test_removed_folder_of_a_live_job_is_cancelled_and_reported(agent: Agent, re
     assert agent.events("agent.task_failed") == []
 
 
-def test_commands_refuse_what_cannot_be_told_each_in_a_line(agent: Agent, relay: Relay) -> None:
+def test_commands_refuse_what_cannot_be_told_each_in_a_line(agent: Agent, capfd: pytest.CaptureFixture[str]) -> None:
     agent.start()
     agent.drop("done")
     agent.wait_state("done", "finished")
     (agent.spool / "new" / "file").write_bytes(b"")
     names = ("unknown", "done", "file", "done/../.spoold", "no\x1b[1mname")
     for command in ("cancel", "hold", "release", "retry"):
-        refused = agent.command(command, *names)
-        assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr.splitlines() == [
+        code = main(["--config", str(agent.config), command, *names])
+        out, err = capfd.readouterr()
+        assert (code, out) == (1, "")
+        assert err.splitlines() == [
             "spoold: unknown: no such job in this spool",
             "spoold: done: is done already; its report is in report/status.txt",
             "spoold: file: is no job: a job is a folder",

@@ -166,7 +166,7 @@ def test_every_message_of_the_corpus_arrives_byte_for_byte_or_is_refused_with_it
         added = check(name, raw, arrived[address[name]].data, postfix=True)
         if b"Message-ID: " in added:
             ids[added.partition(b"Message-ID: ")[2]] += 1
-    assert len(ids) > 20
+    assert len(ids) > 10
     assert set(ids.values()) == {1}, "two messages got the same Message-ID"
 
 

@@ -165,6 +165,20 @@ def test_names_are_unique_and_twins_are_known_by_their_content(database: Databas
     assert [job.name for job in store.live_jobs()][2:] == [long, "x" * 98 + ".2"]
 
 
+@pytest.mark.parametrize("state", [RecipientState.CANCELLED, RecipientState.EXPIRED])
+async def test_end_of_a_job_spares_recipients_in_open_transactions(
+    database: Database, store: Store, state: RecipientState
+) -> None:
+    job_id = admit(database, "job", addresses(3))
+    opened = due(store, job_id)[0]
+    await store.claim([opened.id], "default", NOW)
+    assert await store.end_unsent(job_id, state, "the end") == 2
+    assert await store.end_unsent(job_id, state, "the end") == 0
+    await store.record([record(opened, OUTCOMES["sent"])])
+    counts = {state: count for state, count in Ledger(database).counts(job_id).items() if count}
+    assert counts == {RecipientState.SENT: 1, state: 2}
+
+
 # --- any order of events ----------------------------------------------------------------------------------------------
 
 COUNT = 12
