@@ -6,7 +6,6 @@ report is written. A part that fails ends the agent: better a restart with recov
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,29 +14,27 @@ from datetime import tzinfo
 
 from spoold import __version__
 from spoold.agent.body import BodyReader
-from spoold.agent.control import Control, Signal
+from spoold.agent.bulletin import Bulletin
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.intake import Intake, Settings
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
 from spoold.agent.notify import Notifier
+from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
-from spoold.agent.terms import Defaults, terms_of, timing_errors
+from spoold.agent.recovery import recover
+from spoold.agent.terms import Defaults, terms_of
 from spoold.agent.watcher import Watcher
 from spoold.core.completeness import IntakePolicy
-from spoold.core.document import DocumentError
-from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.problem import printable
-from spoold.core.state import UNCERTAIN_REST, OnUncertain
-from spoold.report.agent import AgentState, RelayState, UploadState, agent_json, metrics
+from spoold.core.manifest import parse_manifest
 from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
-from spoold.storage.spooldir import FOLDERS, Spool
+from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
@@ -48,7 +45,6 @@ _STATUS_EVERY = 2.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
 _RECORD_WITHIN = 10.0
-_EDITED = "the edited job.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +94,12 @@ class Supervisor:
         self._notifier = Notifier()
         self._failure: str | None = None
         self._state = "running"
-        self._started_at = clock()
         self._stop = asyncio.Event()
         self._scan_now = asyncio.Event()
         self._control_now = asyncio.Event()
-        self._control_threads = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._scan_threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
         self._loop = asyncio.get_running_loop()
-        self._watching = False
 
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
@@ -116,7 +110,7 @@ class Supervisor:
             await self._serve()
         finally:
             await self._loop.run_in_executor(None, self._database.close)
-            self._control_threads.shutdown()
+            self._scan_threads.shutdown()
             self._threads.shutdown()
         if self._failure is not None:
             raise AgentError(self._failure)
@@ -162,9 +156,21 @@ class Supervisor:
             accepted=lambda job_id: self._soon(self._accepted, job_id),
             reserve=self._reserve,
         )
-        self._control = Control(self._spool)
+        self._bulletin = Bulletin(
+            self._spool, self._store, self._dispatcher, self._intake, clock=self._clock, monotonic=self._monotonic
+        )
+        self._orders = Orders(
+            self._spool,
+            self._store,
+            self._dispatcher,
+            self._projector,
+            clock=self._clock,
+            defaults=lambda: self._configuration.defaults,
+        )
         self._watcher = Watcher(self._spool, self._loop, self._stirred)
-        await self._loop.run_in_executor(self._threads, self._recover)
+        await self._loop.run_in_executor(
+            self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock()
+        )
         await self._load()
         if self._stop_on_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,29 +181,9 @@ class Supervisor:
         finally:
             self._watcher.stop()
             self._intake.stop()
+            self._orders.close()
 
     # --- start ------------------------------------------------------------------------------------------------------
-
-    def _recover(self) -> None:
-        """Make database, folders and hidden leftovers agree. In a thread, before anything else runs."""
-        now = self._clock()
-        holding: dict[int, float | None] = {}
-        for job_id in self._store.claimed_jobs():
-            row = self._store.job(job_id)
-            with contextlib.suppress(DocumentError):
-                if row is not None and parse_manifest(row.manifest).on_uncertain is OnUncertain.HOLD:
-                    holding[job_id] = None
-        uncertain = self._store.recover(now, holding, UNCERTAIN_REST)
-        if uncertain:
-            log("agent.recovered", uncertain=uncertain)
-        self._intake_recover()
-
-    def _intake_recover(self) -> None:
-        self._intake.recover()
-        for job_id, name, state in self._store.places():
-            here = self._spool.find(name, FOLDERS[1:])
-            if here is not None and here != state.folder:
-                self._projector.write(job_id)
 
     async def _load(self) -> None:
         rows = await self._loop.run_in_executor(self._threads, self._store.live_jobs)
@@ -206,7 +192,7 @@ class Supervisor:
             # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
             job.next_due = await self._loop.run_in_executor(self._threads, self._store.next_due, row.id, -1.0)
         # What people did while no agent ran holds from the first moment, not from the first look afterwards.
-        await self._look_at_folders()
+        await self._orders.obey()
 
     def _add(self, row: JobRow) -> LiveJob:
         manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
@@ -231,10 +217,7 @@ class Supervisor:
                 self._add(row)
                 self._control_now.set()
 
-        self._keep(add())
-
-    def _keep(self, work: "asyncio._CoroutineLike[None]") -> None:
-        self._group.create_task(work)
+        self._group.create_task(add())
 
     # --- the parts ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +227,6 @@ class Supervisor:
                 self._group = group
                 try:
                     await self._loop.run_in_executor(self._threads, self._watcher.start)
-                    self._watching = True
                 except OSError as error:
                     log("watch.failed", error=error.strerror or str(error))
                 parts = [
@@ -263,7 +245,7 @@ class Supervisor:
                 if self._drain:
                     parts.append(group.create_task(self._watch_drain(), name="drain"))
                 log("agent.started", version=__version__, spool=str(self._spool.path), jobs=len(self._dispatcher.jobs))
-                self._notifier.ready(self._summary())
+                self._notifier.ready(self._bulletin.summary())
                 await self._stop.wait()
                 self._state = "stopping"
                 self._dispatcher.stop()
@@ -284,7 +266,7 @@ class Supervisor:
                 self._failure = str(group_error.exceptions[0])
         if self._failure is None:
             self._state = "stopped"
-            await self._loop.run_in_executor(self._threads, self._write_state)
+            await self._publish()
             log("agent.stopped")
 
     async def _record_outcomes(self) -> None:
@@ -297,7 +279,7 @@ class Supervisor:
     async def _scan(self) -> None:
         while True:
             self._scan_now.clear()
-            wait = await self._loop.run_in_executor(self._control_threads, self._intake.scan)
+            wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
             pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
             await _until(self._scan_now, pause)
 
@@ -305,58 +287,7 @@ class Supervisor:
         while True:
             await _until(self._control_now, _CONTROL_EVERY)
             self._control_now.clear()
-            await self._look_at_folders()
-
-    async def _look_at_folders(self) -> None:
-        jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
-        look = self._loop.run_in_executor(self._control_threads, self._control.look, jobs, self._clock())
-        for found in await look:
-            await self._obey(found)
-
-    async def _obey(self, found: Signal) -> None:
-        job = self._dispatcher.jobs.get(found.job_id)
-        if job is None:
-            return
-        if (found.cancel or found.missing) and not job.cancelled:
-            reason = "CANCEL" if found.cancel else "the job's folder was removed"
-            log("job.cancelled", job=job.name, reason=reason)
-            await self._dispatcher.cancel(job)
-        if found.hold != job.held and not found.missing:
-            await self._dispatcher.hold(job, found.hold)
-        if found.manifest is not None and found.manifest != job.source:
-            await self._edit(job, found.manifest)
-        if found.retry:
-            count = await self._dispatcher.retry(job, uncertain=False)
-            if found.retry_uncertain:
-                count += await self._dispatcher.retry(job, uncertain=True)
-            log("job.retried", job=job.name, recipients=count)
-            await self._loop.run_in_executor(self._control_threads, self._control.remove_retry, job.id, job.name)
-
-    async def _edit(self, job: LiveJob, source: bytes) -> None:
-        """Somebody edited job.yaml: its timing counts from now on, or the report says why not."""
-        job.source = source
-        defaults = self._configuration.defaults
-        notes = [warning for warning in job.warnings if not warning.startswith(_EDITED)]
-        try:
-            edited = parse_manifest(source, zone=defaults.zone)
-            problems = timing_errors(edited.timing, defaults, self._clock())
-        except DocumentError as error:
-            problems = [str(problem) for problem in error.problems]
-        if problems:
-            log("job.edit_refused", job=job.name, problem=problems[0])
-            notes += [f"{_EDITED} is wrong and the old timing stays: {problem}" for problem in problems]
-        else:
-            if _but_for_timing(edited) != _but_for_timing(job.manifest):
-                notes.append(f"{_EDITED} changes more than the timing; only that can change once a job was taken")
-            notes += [f"{_EDITED}: {note}" for note in edited.notes]
-            if edited.timing != job.timing:
-                log("job.edited", job=job.name)
-            job.timing = edited.timing
-            self._dispatcher.retime(job, terms_of(edited.timing, defaults, job.accepted_at))
-            await self._store.retime(job.id, source)
-        job.warnings = notes
-        await self._store.warn(job.id, notes)
-        self._projector.changed(job.id, moved=True)
+            await self._orders.obey()
 
     def _stirred(self, upload: str, renamed_in: bool) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
@@ -408,57 +339,15 @@ class Supervisor:
 
     async def _tell(self) -> None:
         while True:
-            self._notifier.status(self._summary())
-            await self._loop.run_in_executor(self._threads, self._write_state)
+            self._notifier.status(self._bulletin.summary())
+            await self._publish()
             await asyncio.sleep(_STATUS_EVERY)
 
-    def _summary(self) -> str:
-        jobs = list(self._dispatcher.jobs.values())
-        down = [name for name, delivery in self._dispatcher.deliveries.items() if not delivery.health.up]
-        text = (
-            f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
+    async def _publish(self) -> None:
+        configuration = self._configuration
+        await self._loop.run_in_executor(
+            self._threads, self._bulletin.write, self._state, configuration.warnings, configuration.defaults.zone
         )
-        return text + (f"; relay down: {', '.join(down)}" if down else "")
-
-    def _write_state(self) -> None:
-        """SPOOL/status.json and metrics.prom. In a thread."""
-        now = self._clock()
-        since = now - self._monotonic()
-        warnings = list(self._configuration.warnings)
-        if self._dispatcher.disk_full:
-            warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
-        state = AgentState(
-            version=__version__,
-            pid=os.getpid(),
-            state=self._state,
-            started_at=self._started_at,
-            now=now,
-            sent=self._dispatcher.sent,
-            relays=[
-                RelayState(
-                    name,
-                    delivery.relay.address,
-                    delivery.health.up,
-                    delivery.connected,
-                    None if delivery.health.fault is None else str(delivery.health.fault),
-                    None if delivery.health.up else since + delivery.health.until,
-                )
-                for name, delivery in list(self._dispatcher.deliveries.items())
-            ],
-            uploads=[
-                UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)
-                for upload in self._intake.waiting
-            ],
-            live=self._store.live_jobs(),
-            done=self._store.done_jobs(),
-            warnings=warnings,
-        )
-        files = self._spool.files
-        try:
-            files.replace(self._spool.root, "status.json", [agent_json(state, self._zone())])
-            files.replace(self._spool.root, "metrics.prom", [metrics(state)])
-        except OSError as error:
-            log("report.failed", job="status.json", error=error.strerror or str(error))
 
     def _relay_fault(self, job_id: int) -> str | None:
         job = self._dispatcher.jobs.get(job_id)
@@ -497,7 +386,7 @@ class Supervisor:
                 terms = terms_of(job.timing, configuration.defaults, job.accepted_at)
                 self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
-        self._notifier.ready(self._summary())
+        self._notifier.ready(self._bulletin.summary())
 
     def _database_failed(self, error: Exception) -> None:
         """Nothing can be recorded any more: end. From the database's thread."""
@@ -515,24 +404,6 @@ class Supervisor:
             log("disk.full", free=0) if full else log("disk.free")
 
         self._soon(tell)
-
-
-def _but_for_timing(manifest: Manifest) -> tuple[object, ...]:
-    """What must stay as it was; where in the file something stands does not count."""
-    recipients: object = manifest.recipients
-    if isinstance(recipients, tuple):
-        recipients = [(recipient.address, recipient.message) for recipient in recipients]
-    return (
-        manifest.sender,
-        manifest.message,
-        recipients,
-        manifest.description,
-        manifest.relay,
-        manifest.expect,
-        manifest.on_uncertain,
-        manifest.strict,
-        manifest.allow_duplicate,
-    )
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

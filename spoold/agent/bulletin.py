@@ -1,0 +1,85 @@
+"""What the agent says of itself: SPOOL/status.json and metrics.prom, and one line for the service manager."""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+
+from spoold import __version__
+from spoold.agent.dispatcher import Dispatcher
+from spoold.agent.event import log
+from spoold.agent.intake import Intake
+from spoold.core.problem import printable
+from spoold.report.agent import AgentState, RelayState, UploadState, agent_json, metrics
+from spoold.storage.spooldir import Spool
+from spoold.storage.store import Store
+
+
+class Bulletin:
+    """Gathers what dispatcher, intake and store know. `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        dispatcher: Dispatcher,
+        intake: Intake,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._dispatcher = dispatcher
+        self._intake = intake
+        self._clock = clock
+        self._monotonic = monotonic
+        self._started_at = clock()
+
+    def summary(self) -> str:
+        """One line."""
+        jobs = list(self._dispatcher.jobs.values())
+        down = [name for name, delivery in self._dispatcher.deliveries.items() if not delivery.health.up]
+        text = (
+            f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
+        )
+        return text + (f"; relay down: {', '.join(down)}" if down else "")
+
+    def write(self, word: str, warnings: Sequence[str], zone: tzinfo) -> None:
+        """Write both files; `word` is running, stopping or stopped. For a thread."""
+        now = self._clock()
+        since = now - self._monotonic()
+        warnings = list(warnings)
+        if self._dispatcher.disk_full:
+            warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
+        state = AgentState(
+            version=__version__,
+            pid=os.getpid(),
+            state=word,
+            started_at=self._started_at,
+            now=now,
+            sent=self._dispatcher.sent,
+            relays=[
+                RelayState(
+                    name,
+                    delivery.relay.address,
+                    delivery.health.up,
+                    delivery.connected,
+                    None if delivery.health.fault is None else str(delivery.health.fault),
+                    None if delivery.health.up else since + delivery.health.until,
+                )
+                for name, delivery in list(self._dispatcher.deliveries.items())
+            ],
+            uploads=[
+                UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)
+                for upload in self._intake.waiting
+            ],
+            live=self._store.live_jobs(),
+            done=self._store.done_jobs(),
+            warnings=warnings,
+        )
+        files = self._spool.files
+        try:
+            files.replace(self._spool.root, "status.json", [agent_json(state, zone)])
+            files.replace(self._spool.root, "metrics.prom", [metrics(state)])
+        except OSError as error:
+            log("report.failed", job="status.json", error=error.strerror or str(error))

@@ -1,0 +1,115 @@
+"""Carries out what people ask for in the folders of live jobs: cancelling, holding, retrying, another timing."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from spoold.agent.control import Control, Signal
+from spoold.agent.dispatcher import Dispatcher
+from spoold.agent.event import log
+from spoold.agent.live import LiveJob
+from spoold.agent.projector import Projector
+from spoold.agent.terms import Defaults, terms_of, timing_errors
+from spoold.core.document import DocumentError
+from spoold.core.manifest import Manifest, parse_manifest
+from spoold.storage.spooldir import Spool
+from spoold.storage.store import Store
+
+_EDITED = "the edited job.yaml"
+
+
+class Orders:
+    """See the module. `defaults` gives the configuration's as they are now, `clock` POSIX seconds."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        dispatcher: Dispatcher,
+        projector: Projector,
+        *,
+        clock: Callable[[], float],
+        defaults: Callable[[], Defaults],
+    ) -> None:
+        self._control = Control(spool)
+        self._store = store
+        self._dispatcher = dispatcher
+        self._projector = projector
+        self._clock = clock
+        self._defaults = defaults
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="control")
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    async def obey(self) -> None:
+        """Look at every live job's folder, and do what it says."""
+        jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
+        look = asyncio.get_running_loop().run_in_executor(self._threads, self._control.look, jobs, self._clock())
+        for found in await look:
+            await self._obey(found)
+
+    async def _obey(self, found: Signal) -> None:
+        job = self._dispatcher.jobs.get(found.job_id)
+        if job is None:
+            return
+        if (found.cancel or found.missing) and not job.cancelled:
+            reason = "CANCEL" if found.cancel else "the job's folder was removed"
+            log("job.cancelled", job=job.name, reason=reason)
+            await self._dispatcher.cancel(job)
+        if found.hold != job.held and not found.missing:
+            await self._dispatcher.hold(job, found.hold)
+        if found.manifest is not None and found.manifest != job.source:
+            await self._edit(job, found.manifest)
+        if found.retry:
+            count = await self._dispatcher.retry(job, uncertain=False)
+            if found.retry_uncertain:
+                count += await self._dispatcher.retry(job, uncertain=True)
+            log("job.retried", job=job.name, recipients=count)
+            await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._control.remove_retry, job.id, job.name
+            )
+
+    async def _edit(self, job: LiveJob, source: bytes) -> None:
+        """Somebody edited job.yaml: its timing counts from now on, or the report says why not."""
+        job.source = source
+        defaults = self._defaults()
+        notes = [warning for warning in job.warnings if not warning.startswith(_EDITED)]
+        try:
+            edited = parse_manifest(source, zone=defaults.zone)
+            problems = timing_errors(edited.timing, defaults, self._clock())
+        except DocumentError as error:
+            problems = [str(problem) for problem in error.problems]
+        if problems:
+            log("job.edit_refused", job=job.name, problem=problems[0])
+            notes += [f"{_EDITED} is wrong and the old timing stays: {problem}" for problem in problems]
+        else:
+            if _but_for_timing(edited) != _but_for_timing(job.manifest):
+                notes.append(f"{_EDITED} changes more than the timing; only that can change once a job was taken")
+            notes += [f"{_EDITED}: {note}" for note in edited.notes]
+            if edited.timing != job.timing:
+                log("job.edited", job=job.name)
+            job.timing = edited.timing
+            self._dispatcher.retime(job, terms_of(edited.timing, defaults, job.accepted_at))
+            await self._store.retime(job.id, source)
+        job.warnings = notes
+        await self._store.warn(job.id, notes)
+        self._projector.changed(job.id, moved=True)
+
+
+def _but_for_timing(manifest: Manifest) -> tuple[object, ...]:
+    """What must stay as it was; where in the file something stands does not count."""
+    recipients: object = manifest.recipients
+    if isinstance(recipients, tuple):
+        recipients = [(recipient.address, recipient.message) for recipient in recipients]
+    return (
+        manifest.sender,
+        manifest.message,
+        recipients,
+        manifest.description,
+        manifest.relay,
+        manifest.expect,
+        manifest.on_uncertain,
+        manifest.strict,
+        manifest.allow_duplicate,
+    )
