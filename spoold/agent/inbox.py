@@ -57,6 +57,8 @@ class Upload:
     looked: bool = False
     tree: int = 0
     problem: str | None = None
+    finish: Callable[[], None] | None = None
+    """What is left to do of an upload that has become a job."""
     hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
     counts: tuple[int, _Counts] | None = None
 

@@ -7,42 +7,25 @@ goes back to new/.
 
 import contextlib
 import os
-import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime
 
+from spoold.agent.acceptance import Acceptance, Accepted, Settings
 from spoold.agent.event import log
-from spoold.agent.examination import Examination, Findings
-from spoold.agent.inbox import Inbox, Seen, Upload, read_manifest
+from spoold.agent.inbox import Inbox, Seen, Upload
 from spoold.agent.projector import Projector
 from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, take
-from spoold.agent.terms import Defaults, manifest_errors, terms_of
-from spoold.core.completeness import HOLD, MANIFEST, IntakePolicy, Rule
-from spoold.core.document import DocumentError
-from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message import MessageFacts
+from spoold.core.completeness import Rule
 from spoold.core.problem import printable
-from spoold.core.state import JobState, Standing
-from spoold.storage.admission import Admission, TwinError
+from spoold.core.state import JobState
+from spoold.failpoint import failpoint
+from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
-from spoold.storage.record import Admitted, NewRecipient, id_in_job
-from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool, clean_name, valid_name
-from spoold.storage.store import Store
+from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 #: Seconds until an upload that could not be taken is looked at again.
 _AFTER_ERROR = 30.0
 _MANIFEST_LIMIT = 64 * 1024 + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says that intake needs; replaced as a whole when it is read again."""
-
-    policy: IntakePolicy
-    defaults: Defaults
-    relays: Collection[str]
 
 
 class Intake:
@@ -52,7 +35,6 @@ class Intake:
         self,
         spool: Spool,
         admission: Admission,
-        store: Store,
         projector: Projector,
         settings: Settings,
         *,
@@ -63,12 +45,12 @@ class Intake:
     ) -> None:
         self._spool = spool
         self._admission = admission
-        self._store = store
         self._projector = projector
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
         self._accepted = accepted
+        self._acceptance = Acceptance(spool, admission, clock=clock)
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
         self._uploads: dict[str, Upload] = {}
@@ -102,7 +84,7 @@ class Intake:
         now = self._monotonic()
         names = set(self._spool.jobs("new"))
         for upload in list(self._uploads.values()):
-            if upload.name not in names and not upload.busy:
+            if upload.name not in names and not upload.busy and upload.finish is None:
                 self._uploads.pop(upload.name, None)
         for name in names - self._uploads.keys():
             self._uploads[name] = Upload(name, now, now, name in self._renamed)
@@ -164,6 +146,9 @@ class Intake:
         upload.waits_for = text
 
     def _look(self, upload: Upload) -> None:
+        if upload.finish is not None:
+            upload.finish()
+            return
         begun = self._monotonic()
         try:
             with self._spool.job("new", upload.name) as root:
@@ -193,7 +178,6 @@ class Intake:
 
     def _take(self, upload: Upload, seen: Seen, rule: Rule, errors: list[str]) -> None:
         name = claim(self._spool, upload.name)
-        job_id: int | None = None
         try:
             if not seen.entries:
                 # Too large to be looked at: nothing of it is taken but its report.
@@ -204,133 +188,38 @@ class Intake:
             if rule is Rule.SEALED and not errors:
                 self._check_seal(upload, taken)
             with self._spool.job("active", TAKE + name) as root:
-                job_id = self._admit(name, root, seen, taken, rule, errors)
+                accepted = self._acceptance.admit(name, root, seen, taken, rule, errors, self._settings)
         except (OSError, ChangedError):
             back = give_back(self._spool, name)
-            if job_id is not None:
-                self._admission.discard(job_id)
             if back != name:
                 log("upload.problem", upload=printable(name), problem=f"was put back as {printable(back)}")
             raise
+        upload.finish = lambda: self._finish(upload, name, accepted, rule)
+        upload.finish()
+
+    def _finish(self, upload: Upload, name: str, accepted: Accepted, rule: Rule) -> None:
+        """Put an accepted job where it belongs. From here on nothing goes back: what fails is tried again."""
+        failpoint("after-accept")
+        if self._spool.files.stat(self._spool.fd("active"), (TAKE + name,)) is not None:
+            self._spool.move(TAKE + name, "active", accepted.state.folder, accepted.name)
+        self._clean(name, accepted.name)
+        self._projector.write(accepted.job_id)
+        self._admission.settle(accepted.job_id)
+        upload.finish = None
+        self._uploads.pop(upload.name, None)
+        if accepted.state is JobState.REJECTED:
+            problems = len(accepted.admitted.errors)
+            log("job.rejected", job=accepted.name, reason=accepted.admitted.standing.reason, problems=problems)
+        elif accepted.state is JobState.CANCELLED:
+            log("job.cancelled", job=accepted.name, reason="CANCEL was in the upload")
+        else:
+            log("job.accepted", job=accepted.name, recipients=accepted.recipients, rule=rule.value)
+            self._accepted(accepted.job_id)
 
     def _check_seal(self, upload: Upload, taken: Taken) -> None:
         for name, (_, expected) in upload.hashes.items():
             if name in taken.hashes and taken.hashes[name].hex() != expected:
                 raise ChangedError(f"{printable(name)} changed while the upload was being taken")
-
-    def _admit(self, name: str, root: int, seen: Seen, taken: Taken, rule: Rule, errors: list[str]) -> int:
-        """From the taken folder `root` to an accepted job; returns its id."""
-        settings = self._settings
-        now = self._clock()
-        raw = b""
-        if MANIFEST in taken.hashes:
-            raw = self._spool.files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)
-        cancelled = rule is Rule.CANCELLED
-        upload = name if valid_name(name) else clean_name(name)
-        if upload != name:
-            errors.append(
-                f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -,"
-                " at most 100, not beginning with . or -"
-            )
-        manifest: Manifest | None = None
-        if MANIFEST in taken.hashes:
-            try:
-                manifest = parse_manifest(raw, zone=settings.defaults.zone)
-            except DocumentError as error:
-                errors.extend(str(problem) for problem in error.problems)
-        elif not cancelled:
-            errors.append(read_manifest(self._spool.files, root, seen.entries)[1] or f"{MANIFEST} is missing")
-        job_id = self._admission.begin(name, raw, now)
-        findings = Findings()
-        if manifest is not None and not errors:
-            errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))
-        if manifest is not None and not errors and not cancelled:
-            twin = None if manifest.allow_duplicate else self._admission.twin(taken.digest)
-            if twin is not None:
-                errors.append(f"duplicate of {twin}")
-            else:
-                findings = self._examine(job_id, root, seen, taken.hashes, manifest, now)
-                errors.extend(findings.errors)
-        admitted = self._judge(upload, seen, taken, manifest, findings, errors, cancelled=cancelled, now=now)
-        job = None
-        if admitted.standing.state is not JobState.REJECTED:
-            unique = manifest is not None and not manifest.allow_duplicate and not cancelled
-            try:
-                job = self._admission.accept(job_id, admitted, self._is_free, unique=unique)
-            except TwinError as twin:  # taken at the same time
-                admitted = _reject(admitted, f"duplicate of {twin}")
-        if job is None:
-            # Nothing of a rejected job is ever sent: what was put into the database of it goes again.
-            self._admission.discard(job_id)
-            job_id = self._admission.begin(name, raw, now)
-            job = self._admission.accept(job_id, admitted, self._is_free)
-        self._spool.move(TAKE + name, "active", admitted.standing.state.folder, job)
-        self._clean(name, job)
-        self._projector.write(job_id)
-        self._admission.settle(job_id)
-        self._uploads.pop(name, None)
-        if admitted.standing.state is JobState.REJECTED:
-            log("job.rejected", job=job, reason=admitted.standing.reason, problems=len(admitted.errors))
-        elif cancelled:
-            log("job.cancelled", job=job, reason="CANCEL was in the upload")
-        else:
-            log("job.accepted", job=job, recipients=findings.recipients, rule=rule.value)
-            self._accepted(job_id)
-        return job_id
-
-    def _examine(
-        self, job_id: int, root: int, seen: Seen, hashes: Mapping[str, bytes], manifest: Manifest, now: float
-    ) -> Findings:
-        settings = self._settings
-        terms = terms_of(manifest.timing, settings.defaults, now)
-        sink = _DatabaseSink(self._admission, job_id, hashes, now)
-        examination = Examination(
-            self._spool.files, root, seen.entries, manifest, settings.policy, sink,
-            # A message is dated when it may first be sent.
-            date=datetime.fromtimestamp(max(now, terms.send_after or now), terms.zone),
-            token=secrets.token_hex(10),
-        )  # fmt: skip
-        findings = examination.run()
-        if not findings.errors:
-            count, lines = self._admission.drop_duplicates(job_id)
-            if count:
-                listed = ", ".join(map(str, lines)) + (" …" if count > len(lines) else "")
-                findings.warnings.append(
-                    f"{count} recipient(s) stand twice with the same message and are sent it once; the repeats are in line {listed}"
-                )
-            if findings.failed:
-                findings.warnings.append(
-                    f"{findings.failed} recipient(s) failed at once, such as {findings.failures[0]}"
-                )
-        return findings
-
-    def _judge(
-        self, upload: str, seen: Seen, taken: Taken, manifest: Manifest | None, findings: Findings, errors: list[str],
-        *, cancelled: bool, now: float,
-    ) -> Admitted:  # fmt: skip
-        held = HOLD in seen.entries
-        if cancelled:
-            standing = Standing(JobState.CANCELLED, "cancelled before it was taken")
-            errors = []
-        elif errors:
-            reason = errors[0] if len(errors) == 1 else f"{errors[0]} (and {len(errors) - 1} more errors)"
-            standing = Standing(JobState.REJECTED, reason)
-        elif held:
-            standing = Standing(JobState.HELD)
-        elif (
-            manifest is not None
-            and (after := terms_of(manifest.timing, self._settings.defaults, now).send_after or 0) > now
-        ):
-            standing = Standing(JobState.SCHEDULED, None, after)
-        else:
-            standing = Standing(JobState.SENDING)
-        return Admitted(
-            upload, seen.folder, taken.digest, standing, tuple(findings.warnings), tuple(errors),
-            held and not cancelled, cancelled,
-        )  # fmt: skip
-
-    def _is_free(self, name: str) -> bool:
-        return self._spool.find(name, FOLDERS[1:]) is None
 
     def _clean(self, name: str, job: str) -> None:
         try:
@@ -362,31 +251,3 @@ class Intake:
             # One that was rejected is looked at by nobody else, and may have no report yet.
             self._projector.write(job_id)
         self._admission.settle()
-
-
-def _reject(admitted: Admitted, error: str) -> Admitted:
-    return replace(admitted, standing=Standing(JobState.REJECTED, error), warnings=(), errors=(error,))
-
-
-class _DatabaseSink:
-    """An examination's sink that writes to the database, messages always before the recipients that get them."""
-
-    def __init__(self, admission: Admission, job_id: int, hashes: Mapping[str, bytes], due_at: float) -> None:
-        self._admission = admission
-        self._job_id = job_id
-        self._hashes = hashes
-        self._due_at = due_at
-        self._recipients = 0
-        self._messages = 0
-        self._pending: list[tuple[int, str, bytes | None, MessageFacts | None]] = []
-
-    def add_message(self, path: str, facts: MessageFacts | None) -> int:
-        self._messages += 1
-        message_id = id_in_job(self._job_id, self._messages)
-        self._pending.append((message_id, path, self._hashes.get(path), facts))
-        return message_id
-
-    def add_recipients(self, recipients: list[NewRecipient]) -> None:
-        self._admission.add(self._job_id, self._pending, self._recipients + 1, recipients, self._due_at)
-        self._recipients += len(recipients)
-        self._pending = []

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from spoold import __version__
+from spoold.agent.acceptance import Settings
 from spoold.agent.body import BodyReader
 from spoold.agent.bulletin import Bulletin
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
-from spoold.agent.intake import Intake, Settings
+from spoold.agent.intake import Intake
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
 from spoold.agent.notify import Notifier
@@ -148,7 +149,6 @@ class Supervisor:
         self._intake = Intake(
             self._spool,
             admission,
-            self._store,
             self._projector,
             self._configuration.settings,
             clock=self._clock,

@@ -165,11 +165,6 @@ class Session(asyncio.Protocol):
         """Whether another transaction may begin."""
         return self._end is None and not self._waiting and not self._transport.is_closing()
 
-    @property
-    def fresh(self) -> bool:
-        """Whether no transaction has begun yet."""
-        return self._transactions == 0
-
     async def close(self) -> None:
         """Say QUIT if the session is in step, and close; takes at most five seconds."""
         if self.usable:

@@ -145,9 +145,9 @@ class Admission:
             name = _free_name(connection, admitted.upload, is_free)
             standing = admitted.standing
             connection.execute(
-                "UPDATE job SET name = ?, accepted = 1, state = ?, reason = ?, next_at = ?, digest = ?, total = ?,"
+                "UPDATE job SET name = ?, accepted = 1, manifest = ?, state = ?, reason = ?, next_at = ?, digest = ?, total = ?,"
                 " claim = ?, held = ?, cancelled = ?, warnings = ?, errors = ? WHERE id = ?",
-                (name, standing.state, standing.reason, standing.next_at, admitted.digest, sum(states.values()),
+                (name, admitted.manifest, standing.state, standing.reason, standing.next_at, admitted.digest, sum(states.values()),
                  admitted.claim, admitted.held, admitted.cancelled, orjson.dumps(admitted.warnings).decode(),
                  orjson.dumps(admitted.errors).decode(), job_id),
             )  # fmt: skip
@@ -165,9 +165,7 @@ class Admission:
             )
             return name
 
-        name = self._database.write(write)
-        failpoint("after-accept")
-        return name
+        return self._database.write(write)
 
     def settle(self, job_id: int | None = None) -> None:
         """The job's upload is out of the way and its report is written; without `job_id`, every job's."""
@@ -190,24 +188,22 @@ class Admission:
             ).fetchone()
         return None if row is None else (row[0], JobState(row[1]))
 
+    def empty(self, job_id: int) -> None:
+        """Remove the recipients and messages of a job that is to be rejected."""
+        low, high = id_range(job_id)
+        for table in ("recipient", "message"):
+            query = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id BETWEEN ? AND ? LIMIT ?)"  # noqa: S608
+            while self._execute(query, (low, high, _CHUNK)):
+                pass
+
+    def _execute(self, query: str, values: tuple[object, ...]) -> int:
+        """One statement in a commit of its own; returns how many rows it changed."""
+        return self._database.write(lambda connection: connection.execute(query, values).rowcount)
+
     def discard(self, job_id: int) -> None:
         """Remove a job that was not accepted."""
-        low, high = id_range(job_id)
-        while self._database.write(
-            lambda connection: (
-                connection.execute(
-                    "DELETE FROM recipient WHERE id IN (SELECT id FROM recipient WHERE id BETWEEN ? AND ? LIMIT ?)",
-                    (low, high, _CHUNK),
-                ).rowcount
-            )
-        ):
-            pass
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM message WHERE id BETWEEN ? AND ?", (low, high))
-            connection.execute("DELETE FROM job WHERE id = ? AND NOT accepted", (job_id,))
-
-        self._database.write(write)
+        self.empty(job_id)
+        self._execute("DELETE FROM job WHERE id = ? AND NOT accepted", (job_id,))
 
     def discard_unaccepted(self) -> None:
         """At start: remove what a killed process had begun."""

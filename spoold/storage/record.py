@@ -107,6 +107,7 @@ class Admitted:
     """What intake found out about a job by the time it is accepted."""
 
     upload: str
+    manifest: bytes
     claim: int
     """The inode of the upload's folder, by which a restart knows it again."""
     digest: bytes

@@ -28,6 +28,6 @@ def admit(database: Database, name: str, addresses: Sequence[str], *, digest: by
     admission.add(job_id, [(message_id, "message.eml", b"hash", FACTS)], 1, rows[:half], NOW)
     admission.add(job_id, [], half + 1, rows[half:], NOW)
     standing = Standing(JobState.SENDING)
-    admitted = Admitted(name, 4711, digest or name.encode(), standing, ("a warning",), (), False, False)
+    admitted = Admitted(name, b"", 4711, digest or name.encode(), standing, ("a warning",), (), False, False)
     admission.accept(job_id, admitted, lambda _: True)
     return job_id
