@@ -4,6 +4,7 @@ A file whose content is no longer what intake hashed is never sent.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -19,6 +20,7 @@ from spoold.storage.spooldir import Spool
 #: A message up to this size is read whole; a larger one is streamed.
 WHOLE = 512 * 1024
 _CACHE = 16
+_LOOKS = 10
 
 
 class BodyReader:
@@ -60,6 +62,15 @@ class BodyReader:
         finally:
             await loop.run_in_executor(self._threads, pieces.close)
 
+    def _open(self, job: str) -> int:
+        """The descriptor of a job's folder, which may move between two steps of looking for it."""
+        for _ in range(_LOOKS):
+            folder = self._spool.find(job, ("active", "deferred"))
+            if folder is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    return self._spool.files.open_directory(self._spool.fd(folder), job)
+        raise BodyError(f"the job's folder {job} is missing")
+
     def _pieces(self, job: str, message: Message) -> Generator[bytes, None, None]:
         digest = hashlib.sha256()
         facts = MessageFacts(message.size, message.eight_bit, message.eight_bit_header, message.added)
@@ -72,10 +83,7 @@ class BodyReader:
 
         held: bytes | None = None
         try:
-            folder = self._spool.find(job, ("active", "deferred"))
-            if folder is None:
-                raise BodyError(f"the job's folder {job} is missing")
-            with self._spool.job(folder, job) as root:
+            with self._spool.files.closing(self._open(job)) as root:
                 # The last piece waits for the digest, so that a stream ends before its dot when the file was changed.
                 for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path)), facts)):
                     if held:

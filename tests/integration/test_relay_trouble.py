@@ -293,7 +293,7 @@ def test_jobs_that_come_while_the_relay_is_down_say_so_at_once(agent: Agent, rel
     relay.stop()
     agent.start().drop("first")
     agent.wait_state("first", "waiting")
-    for number in range(5):
+    for number in range(2):
         begun = time.monotonic()
         agent.drop(f"later-{number}", [f"user{number}@one.example"])
         status = agent.wait_state(f"later-{number}", "waiting")
@@ -301,9 +301,9 @@ def test_jobs_that_come_while_the_relay_is_down_say_so_at_once(agent: Agent, rel
         assert "cannot connect" in status["relay_error"]
         assert time.monotonic() - begun < WITHIN
     relay.start()
-    for name in ("first", *(f"later-{number}" for number in range(5))):
+    for name in ("first", *(f"later-{number}" for number in range(2))):
         agent.wait_state(name, "finished")
-    assert len(relay.recipients) == 6
+    assert len(relay.recipients) == 3
 
 
 # --- fallback ---------------------------------------------------------------------------------------------------------

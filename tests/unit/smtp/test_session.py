@@ -7,7 +7,8 @@ left this process and no reply came.
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ PIPELINING = {"pipelining": "", "8bitmime": "", "smtputf8": "", "size": "1000000
 ONE_BY_ONE = {"8bitmime": "", "smtputf8": "", "size": "100000000"}
 BODY = b"Subject: x\r\n\r\nHello\r\n"
 LARGE = 12_000_000
+WAYS = ("close", "reset", "silence", "garbage")
 both_ways = pytest.mark.parametrize("extensions", [PIPELINING, ONE_BY_ONE], ids=["pipelining", "one by one"])
 
 
@@ -285,7 +287,7 @@ async def test_refused_recipients_are_told_apart_from_those_who_got_the_message(
 
 @both_ways
 @pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA"])
-@pytest.mark.parametrize("way", ["close", "reset", "silence", "garbage"])
+@pytest.mark.parametrize("way", WAYS)
 async def test_a_connection_lost_before_the_data_is_temporary_and_never_uncertain(
     extensions: dict[str, str], step: str, way: str
 ) -> None:
@@ -384,7 +386,7 @@ async def test_a_dot_whose_last_bytes_are_still_here_has_not_left(kept_back: int
 
 
 @both_ways
-@pytest.mark.parametrize("way", ["close", "reset", "silence", "garbage", "nonsense"])
+@pytest.mark.parametrize("way", [*WAYS, "nonsense"])
 async def test_a_connection_lost_after_the_dot_is_uncertain(extensions: dict[str, str], way: str) -> None:
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "550 5.1.1 unknown", "250 Ok", "354 go")
@@ -666,3 +668,47 @@ async def test_replies_come_out_printable(extensions: dict[str, str]) -> None:
 def test_the_default_timeouts_are_those_of_the_standard() -> None:
     # RFC 5321 section 4.5.3.2: MAIL and RCPT 5 minutes, a block of data 3, the reply to the dot 10.
     assert (Timeouts().command, Timeouts().data, Timeouts().final) == (300, 180, 600)
+
+
+# --- on uvloop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extensions", [PIPELINING, ONE_BY_ONE], ids=["pipelining", "one by one"])
+@pytest.mark.parametrize(
+    ("test", "arguments"),
+    [
+        (test_a_message_goes_out_with_its_parameters_and_bytes, ()),
+        (test_one_connection_carries_many_transactions_also_after_refused_ones, ()),
+        *((test_a_connection_lost_before_the_data_is_temporary_and_never_uncertain, ("DATA", way)) for way in WAYS),
+        *((test_a_connection_lost_when_half_the_body_is_out_is_not_uncertain, (how,)) for how in ("close", "reset")),
+        *((test_a_connection_lost_after_the_dot_is_uncertain, (way,)) for way in (*WAYS, "nonsense")),
+        (test_a_large_message_lost_after_the_dot_is_uncertain, ()),
+    ],
+)
+def test_on_uvloop_too(test: Callable[..., Any], arguments: tuple[object, ...], extensions: dict[str, str]) -> None:
+    on_uvloop(test(extensions, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("test", "arguments"),
+    [
+        *((test_all_but_the_dot_is_out_and_the_connection_is_lost_is_not_uncertain, (way,)) for way in ("reset", "silence")),
+        (test_the_answer_to_the_dot_may_take_long_after_a_large_body_that_a_slow_peer_reads, ()),
+        (test_an_answer_in_the_middle_of_the_data_counts_and_ends_the_session, ("552 5.3.4 no", Result.FAILED, True)),
+        (test_an_answer_in_the_middle_of_the_data_counts_and_ends_the_session, ("552 5.3.4 no", Result.FAILED, False)),
+        (test_a_peer_that_stops_reading_is_left_after_the_timeout_and_nothing_is_uncertain, ()),
+        (test_a_connection_closed_while_the_next_mail_is_under_way_is_no_attempt, ()),
+    ],
+)  # fmt: skip
+def test_on_uvloop_too_where_there_is_but_one_way(test: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    on_uvloop(test(*arguments))
+
+
+def test_on_uvloop_too_over_tls(ca: Authority) -> None:
+    on_uvloop(test_over_tls_too_the_outcome_is_uncertain_only_after_the_dot(ca))
+
+
+def on_uvloop(test: Coroutine[Any, Any, None]) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test)
