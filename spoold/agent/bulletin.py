@@ -9,7 +9,7 @@ from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.core.problem import printable
-from spoold.report.agent import AgentState, RelayState, UploadState, agent_json, metrics
+from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state, metrics
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
@@ -34,6 +34,7 @@ class Bulletin:
         self._clock = clock
         self._monotonic = monotonic
         self._started_at = clock()
+        self._jobs: tuple[int, tzinfo, JobsState] | None = None
 
     def summary(self) -> str:
         """One line."""
@@ -73,8 +74,7 @@ class Bulletin:
                 UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)
                 for upload in self._intake.waiting
             ],
-            live=self._store.live_jobs(),
-            done=self._store.done_jobs(),
+            jobs=self._state_of_jobs(zone),
             warnings=warnings,
         )
         files = self._spool.files
@@ -83,3 +83,10 @@ class Bulletin:
             files.replace(self._spool.root, "metrics.prom", [metrics(state)])
         except OSError as error:
             log("report.failed", job="status.json", error=error.strerror or str(error))
+
+    def _state_of_jobs(self, zone: tzinfo) -> JobsState:
+        """Read anew only when something was committed: an idle agent with many jobs costs next to nothing."""
+        commits = self._store.commits
+        if self._jobs is None or self._jobs[:2] != (commits, zone):
+            self._jobs = (commits, zone, jobs_state(self._store.live_jobs(), self._store.done_jobs(), zone))
+        return self._jobs[2]

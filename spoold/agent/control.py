@@ -5,8 +5,8 @@ as nothing in the folder changed.
 """
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from spoold.core.completeness import CANCEL, HOLD, MANIFEST, RETRY
 from spoold.storage.files import Kind, NotRegularError
@@ -39,7 +39,7 @@ class _Seen:
     place: str
     folder: tuple[int, int] | None = None
     manifest: tuple[int, int, int] | None = None
-    signal: Signal | None = None
+    asked: Signal | None = None
     missing: bool = False
 
 
@@ -49,27 +49,27 @@ class Control:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._seen: dict[int, _Seen] = {}
-        self._round = 0
 
-    def look(self, jobs: Iterable[tuple[int, str, str]], now: float) -> list[Signal]:
-        """The signals of those of `jobs`, each (id, name, the folder where it should be), that have any.
+    def look(self, jobs: Iterable[tuple[int, str, str]], now: float, *, manifests: bool = True) -> list[Signal]:
+        """The signals of `jobs`, each (id, name, the folder where it should be): of those that changed or ask for something.
 
-        A job that gave one is told of again at each look until the folder says otherwise. `now` is POSIX seconds.
+        What is asked is told of again at each look until the folder says otherwise. `now` is POSIX seconds. Whether job.yaml
+        was edited in its place is looked at only with `manifests`.
         """
-        self._round += 1
         signals = []
-        live = set()
         for job_id, name, folder in jobs:
-            live.add(job_id)
             seen = self._seen.setdefault(job_id, _Seen(folder))
-            signal = self._look(job_id, name, folder, seen, now)
+            signal = self._look(job_id, name, folder, seen, now, manifests=manifests)
             if signal is not None:
                 signals.append(signal)
-        for job_id in self._seen.keys() - live:
-            del self._seen[job_id]
         return signals
 
-    def _look(self, job_id: int, name: str, folder: str, seen: _Seen, now: float) -> Signal | None:
+    def forget(self, live: Collection[int]) -> None:
+        """Only the jobs in `live` will be looked at again."""
+        for job_id in self._seen.keys() - live:
+            del self._seen[job_id]
+
+    def _look(self, job_id: int, name: str, folder: str, seen: _Seen, now: float, *, manifests: bool) -> Signal | None:
         status = self._stat(seen, name, folder)
         if status is None:
             # It may be on its way from one folder to the other just now: believe it when it is missing twice.
@@ -77,21 +77,26 @@ class Control:
             return Signal(job_id, missing=True) if missing else None
         seen.missing = False
         identity = (status.st_ino, status.st_mtime_ns)
-        if identity == seen.folder and (self._round % 2 or self._manifest_identity(seen, name) == seen.manifest):
-            return seen.signal
+        if identity == seen.folder and (not manifests or self._manifest_identity(seen, name) == seen.manifest):
+            return seen.asked
         try:
             signal, manifest = self._read(job_id, name, seen)
         except OSError:
-            return seen.signal
+            return seen.asked
         if now - status.st_mtime > _RECENT:
             seen.folder = identity
         seen.manifest = manifest
-        # The content of job.yaml is told once; the control files as long as they are there.
-        seen.signal = Signal(job_id, signal.cancel, signal.hold, signal.retry, signal.retry_uncertain)
+        # The content of job.yaml, and that nothing is asked, is told once; the control files as long as they are there.
+        asked = signal.cancel or signal.hold or signal.retry
+        seen.asked = replace(signal, manifest=None) if asked else None
         return signal
 
     def _stat(self, seen: _Seen, name: str, folder: str) -> os.stat_result | None:
-        for place in (seen.place, folder, *_KNOWN):
+        try:
+            return os.stat(name, dir_fd=self._spool.fd(seen.place), follow_symlinks=False)
+        except FileNotFoundError:
+            pass
+        for place in (folder, *_KNOWN):
             try:
                 status = os.stat(name, dir_fd=self._spool.fd(place), follow_symlinks=False)
             except FileNotFoundError:

@@ -1,6 +1,7 @@
 """Carries out what people ask for in the folders of live jobs: cancelling, holding, retrying, another timing."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,10 +13,13 @@ from spoold.agent.projector import Projector
 from spoold.agent.terms import Defaults, terms_of, timing_errors
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.state import JobState, Standing
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
 _EDITED = "the edited job.yaml"
+#: Seconds within which every job is looked at, and more.
+_SOON = 4.0
 
 
 class Orders:
@@ -37,6 +41,7 @@ class Orders:
         self._projector = projector
         self._clock = clock
         self._defaults = defaults
+        self._round = -1
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="control")
 
     def close(self) -> None:
@@ -44,8 +49,19 @@ class Orders:
 
     async def obey(self) -> None:
         """Look at every live job's folder, and do what it says."""
-        jobs = [(job.id, job.name, job.standing.state.folder) for job in self._dispatcher.jobs.values()]
-        look = asyncio.get_running_loop().run_in_executor(self._threads, self._control.look, jobs, self._clock())
+        now = self._clock()
+        self._round += 1
+        everybody = self._round % 2 == 0
+        jobs = [
+            (job.id, job.name, job.standing.state.folder)
+            for job in self._dispatcher.jobs.values()
+            if everybody or _may_send_soon(job.standing, now)
+        ]
+        if everybody:
+            self._control.forget(self._dispatcher.jobs.keys())
+        look = asyncio.get_running_loop().run_in_executor(
+            self._threads, functools.partial(self._control.look, jobs, now, manifests=everybody)
+        )
         for found in await look:
             await self._obey(found)
 
@@ -95,6 +111,13 @@ class Orders:
         job.warnings = notes
         await self._store.warn(job.id, notes)
         self._projector.changed(job.id, moved=True)
+
+
+def _may_send_soon(standing: Standing, now: float) -> bool:
+    """Whether a message may leave before the look after the next: then a CANCEL must not wait for that."""
+    return standing.state is JobState.SENDING or (
+        standing.state is not JobState.HELD and (standing.reason == "relay" or (standing.next_at or 0) < now + _SOON)
+    )
 
 
 def _but_for_timing(manifest: Manifest) -> tuple[object, ...]:

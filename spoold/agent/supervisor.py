@@ -40,9 +40,12 @@ from spoold.storage.store import Store
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
 RESERVE = 32 * 1024 * 1024
-_CONTROL_EVERY = 0.8
+_CONTROL_EVERY = 0.9
 _SCAN_EVERY = 1.0
 _STATUS_EVERY = 2.0
+#: With many jobs it is written less often: this many times what the last writing took, but at least every five seconds.
+_STATUS_SHARE = 200.0
+_STATUS_LATEST = 4.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
 _RECORD_WITHIN = 10.0
@@ -340,8 +343,9 @@ class Supervisor:
     async def _tell(self) -> None:
         while True:
             self._notifier.status(self._bulletin.summary())
+            begun = self._monotonic()
             await self._publish()
-            await asyncio.sleep(_STATUS_EVERY)
+            await asyncio.sleep(max(_STATUS_EVERY, min(_STATUS_LATEST, _STATUS_SHARE * (self._monotonic() - begun))))
 
     async def _publish(self) -> None:
         configuration = self._configuration

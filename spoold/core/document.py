@@ -64,10 +64,6 @@ class Document:
         """`NAME:LINE:COLUMN` of the value at `loc`, as `position` finds it."""
         return locate(self.name, self.position(loc))
 
-    def place_key(self, loc: Sequence[str | int]) -> str:
-        """`NAME:LINE:COLUMN` of the key at `loc`."""
-        return locate(self.name, self.key_position(loc))
-
     def _nearest(self, loc: Sequence[str | int]) -> Location:
         found: Location = ()
         for part in loc:

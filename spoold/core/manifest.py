@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -65,14 +65,13 @@ class Timing:
     """The keys that may be edited while the job lives.
 
     `send_after` is aware. `expires` is a moment (aware), or seconds from when the job is taken.
-    `windows_text` and `timezone` are as written. `domain_rates` has lower-case A-labels, or `*`, for keys.
+    `timezone` is as written. `domain_rates` has lower-case A-labels, or `*`, for keys.
     None leaves it to the agent.
     """
 
     send_after: datetime | None
     expires: float | datetime | None
     windows: Windows
-    windows_text: tuple[str, ...]
     timezone: str | None
     rate: Rate | None
     domain_rates: Mapping[str, Rate]
@@ -124,7 +123,6 @@ def parse_manifest(data: bytes, name: str = "job.yaml", *, zone: tzinfo = UTC) -
         send_after=send_after,
         expires=expires,
         windows=form.windows,
-        windows_text=_texts(document.value.get("windows")),
         timezone=form.timezone.key if form.timezone else None,
         rate=form.rate,
         domain_rates=form.domain_rates,
@@ -233,10 +231,6 @@ def _aware(key: str, moment: datetime | None, zone: tzinfo, notes: list[str]) ->
     aware = moment.replace(tzinfo=zone)
     notes.append(f"{key} has no offset from UTC; taken as {name} time: {aware.isoformat()}")
     return aware
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, list) else ()
 
 
 def _recipients(

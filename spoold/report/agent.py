@@ -1,5 +1,6 @@
 """SPOOL/status.json and SPOOL/metrics.prom: the agent's own state, for people's tools and for Prometheus."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from spoold.core.state import RecipientState
+from spoold.core.state import JobState, RecipientState
 from spoold.report.clock import rfc3339
 from spoold.storage.record import JobRow
 
@@ -36,6 +37,27 @@ class UploadState:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsState:
+    """All jobs at one moment, written down once for as long as the database stays as it is.
+
+    `document` is their list as JSON; `states` counts live jobs, `recipients` the recipients of these.
+    """
+
+    document: bytes
+    states: Mapping[JobState, int]
+    recipients: Mapping[RecipientState, int]
+
+
+def jobs_state(live: Sequence[JobRow], done: Sequence[JobRow], zone: tzinfo) -> JobsState:
+    """The state of these jobs: all live ones, and the last that ended."""
+    recipients: Counter[RecipientState] = Counter()
+    for job in live:
+        recipients.update(job.counts)
+    document = orjson.dumps([_job(job, zone) for job in (*live, *done)], option=orjson.OPT_INDENT_2)
+    return JobsState(document, Counter(job.state for job in live), recipients)
+
+
+@dataclass(frozen=True, slots=True)
 class AgentState:
     """What the agent says of itself. `state` is running, stopping or stopped; `sent` counts since the start."""
 
@@ -47,8 +69,7 @@ class AgentState:
     sent: int
     relays: Sequence[RelayState]
     uploads: Sequence[UploadState]
-    live: Sequence[JobRow]
-    done: Sequence[JobRow]
+    jobs: JobsState
     warnings: Sequence[str]
 
 
@@ -80,7 +101,7 @@ def agent_json(agent: AgentState, zone: tzinfo) -> bytes:
                 {"upload": upload.name, "waits_for": upload.waits_for, "since": rfc3339(upload.since, zone)}
                 for upload in agent.uploads
             ],
-            "jobs": [_job(job, zone) for job in (*agent.live, *agent.done)],
+            "jobs": orjson.Fragment(agent.jobs.document),
         },
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     )
@@ -100,9 +121,8 @@ def _job(job: JobRow, zone: tzinfo) -> dict[str, object]:
 
 
 class _Collector(Collector):
-    def __init__(self, agent: AgentState, totals: Mapping[RecipientState, int]) -> None:
+    def __init__(self, agent: AgentState) -> None:
         self._agent = agent
-        self._totals = totals
 
     def collect(self) -> Iterator[Metric]:
         agent = self._agent
@@ -113,11 +133,12 @@ class _Collector(Collector):
         yield CounterMetricFamily("spoold_sent", "Recipients accepted by a relay since the start.", agent.sent)
         recipients = GaugeMetricFamily("spoold_recipients", "Recipients of live jobs by state.", labels=["state"])
         for state in RecipientState:
-            recipients.add_metric([state.label], self._totals.get(state, 0))
+            recipients.add_metric([state.label], agent.jobs.recipients.get(state, 0))
         yield recipients
         jobs = GaugeMetricFamily("spoold_jobs", "Live jobs by state.", labels=["state"])
-        for name in ("sending", "scheduled", "waiting", "held"):
-            jobs.add_metric([name], sum(job.state.value == name for job in agent.live))
+        for state_of_job in JobState:
+            if not state_of_job.final:
+                jobs.add_metric([state_of_job.value], agent.jobs.states.get(state_of_job, 0))
         yield jobs
         yield GaugeMetricFamily("spoold_uploads", "Uploads that are not complete.", len(agent.uploads))
         up = GaugeMetricFamily("spoold_relay_up", "Whether the relay can be used.", labels=["relay"])
@@ -131,10 +152,6 @@ class _Collector(Collector):
 
 def metrics(agent: AgentState) -> bytes:
     """The same in Prometheus' text format."""
-    totals: dict[RecipientState, int] = {}
-    for job in agent.live:
-        for state, count in job.counts.items():
-            totals[state] = totals.get(state, 0) + count
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(agent, totals))
+    registry.register(_Collector(agent))
     return generate_latest(registry)

@@ -81,6 +81,11 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @property
+    def commits(self) -> int:
+        """Grows with every commit: as long as it stays, so does everything that is read here."""
+        return self._database.commits
+
     # --- reading -----------------------------------------------------------------------------------------------
 
     def live_jobs(self) -> list[JobRow]:

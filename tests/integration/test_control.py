@@ -104,7 +104,7 @@ def test_cancel_of_one_job_leaves_the_others_alone(agent: Agent, relay: Relay) -
 def test_hold_while_sending_pauses_and_release_resumes(agent: Agent, relay: Relay, tell: Tell) -> None:
     slow(agent, relay)
     agent.start()
-    agent.drop("slow", addresses(16))
+    agent.drop("slow", addresses(60))
     relay.wait_for(lambda r: len(r.accepted) >= 2)
     tell(agent, "slow", "hold")
     told = time.monotonic()
@@ -119,8 +119,8 @@ def test_hold_while_sending_pauses_and_release_resumes(agent: Agent, relay: Rela
     agent.wait_state("meanwhile", "finished")
     assert len(mails(relay)) == len(before) + 1
     tell(agent, "slow", "release")
-    assert agent.wait_state("slow", "finished")["counts"]["sent"] == 16
-    assert check(agent, relay, "slow") == {"sent": 16}
+    assert agent.wait_state("slow", "finished")["counts"]["sent"] == 60
+    assert check(agent, relay, "slow") == {"sent": 60}
 
 
 @telling

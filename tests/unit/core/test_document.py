@@ -252,8 +252,8 @@ def test_places_are_those_of_values_and_keys() -> None:
     assert document.place(()) == "job.yaml:1:1"
     assert document.place(("retry",)) == "job.yaml:3:3"
     assert document.place(("retry", "after", 1)) == "job.yaml:4:5"
-    assert document.place_key(("retry", "after")) == "job.yaml:3:3"
-    assert document.place_key(("none",)) == "job.yaml:5:1"
+    assert document.key_position(("retry", "after")) == (3, 3)
+    assert document.key_position(("none",)) == (5, 1)
     assert document.place(("retry", "missing")) == document.place(("retry",))
     assert document.place(("retry", "tag-of-a-union", "after", 0)) == "job.yaml:3:11"
 
