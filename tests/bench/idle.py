@@ -54,14 +54,18 @@ def main(seconds: float) -> int:
     failed = False
     print(f"{'jobs':>6} {'idle':>8} {'a wake-up':>12}")
     for deferred, throttled in ((10, 2), (1000, 200)):
-        with tempfile.TemporaryDirectory(prefix="spoold-bench-") as folder, Sink() as sink:
-            with Agent(Path(folder), sink.port, config={"log": {"format": "json", "level": "info"}}) as agent:
-                agent.start()
-                fill(agent, deferred, throttled)
-                share = idle(agent, seconds)
-                costs.append(wake(agent, share))
-                failed = failed or share > SHARE
-                print(f"{deferred + throttled:>6} {share:>8.2%} {costs[-1] * 1000:>9.1f} ms", flush=True)
+        log = {"format": "json", "level": "info"}
+        with (
+            tempfile.TemporaryDirectory(prefix="spoold-bench-") as folder,
+            Sink() as sink,
+            Agent(Path(folder), sink.port, config={"log": log}) as agent,
+        ):
+            agent.start()
+            fill(agent, deferred, throttled)
+            share = idle(agent, seconds)
+            costs.append(wake(agent, share))
+            failed = failed or share > SHARE
+            print(f"{deferred + throttled:>6} {share:>8.2%} {costs[-1] * 1000:>9.1f} ms", flush=True)
     ratio = costs[1] / costs[0]
     print(f"idle limit {SHARE:.0%}; a wake-up costs {ratio:.2f} times as much (limit {RATIO:g})")
     return int(failed or ratio > RATIO)
