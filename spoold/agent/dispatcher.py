@@ -13,24 +13,21 @@ import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from spoold.agent.backlog import FIRST
 from spoold.agent.body import BodyReader
 from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
 from spoold.agent.limiter import Limiter, domain_lanes, room, speed
 from spoold.agent.live import LiveJob, Terms
+from spoold.agent.reader import LOW, Reader
 from spoold.agent.rotation import Rotation
+from spoold.agent.route import Routes
 from spoold.core.forecast import Forecast, Load, forecast
-from spoold.core.outcome import Fault
 from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
 from spoold.smtp.connection import Relay
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store
 
-_READ_AHEAD = 500
-_REFILL_BELOW = 200
-_LANE_READ = 150
 #: The clock may be set while the dispatcher sleeps; it looks at it at least this often, in seconds.
 _LONGEST_SLEEP = 20.0
 _JUMP = 60.0
@@ -73,6 +70,8 @@ class Dispatcher:
         self.disk_full = False
         self.stopping = False
         self.sent = 0
+        self.routes = Routes(self.deliveries, self._rotation.keys(), clock=clock, monotonic=monotonic)
+        self._reader = Reader(store, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
 
     # --- jobs and relays come and go ------------------------------------------------------------------------------
@@ -230,7 +229,7 @@ class Dispatcher:
         if expires_at is not None and expires_at <= now and not job.expired and job.unfinished:
             job.expired = True
             self._spawn(self._remember_expired(job))
-        up, retry_at = self.relay_state(job)
+        up, retry_at = self.routes.state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
         if (job.expired or job.cancelled) and job.unfinished:
             job.backlog.clear()
@@ -244,9 +243,9 @@ class Dispatcher:
             return
         # Whether its relay is up does not matter here: one that is tried again needs a message to be tried with.
         if self._may_send(job, now):
-            self._refill(job, now)
+            self._reader.refill(job, now)
             if job.backlog and job.throttled_until <= now and not job.queued:
-                self._rotation[self._home(job)].push(job)
+                self._rotation[self.routes.home(job)].push(job)
                 self._wake_deliveries(job)
             elif job.backlog and job.throttled_until > now:
                 self._wake_at(job, job.throttled_until)
@@ -287,56 +286,6 @@ class Dispatcher:
         job.ending = False
         self.touch(job)
 
-    # --- reading ahead ----------------------------------------------------------------------------------------------
-
-    def _refill(self, job: LiveJob, now: float) -> None:
-        for domain, after in job.backlog.hungry():
-            self._spawn(self._read_lane(job, now, domain, after))
-        if job.reading or job.backlog.short >= _REFILL_BELOW or job.backlog.full:
-            return
-        if job.next_due is not None and job.next_due <= now:
-            job.reading = True
-            self._spawn(self._read(job, now))
-
-    async def _read(self, job: LiveJob, now: float) -> None:
-        """One step of a pass over what is due, from the front to the end."""
-        loop = asyncio.get_running_loop()
-        first = job.cursor == FIRST
-        if first:
-            job.missed = False
-        known = job.open | set(job.backlog.ids())
-        limit = _READ_AHEAD + (len(known) if first else 0)
-        without = job.backlog.saturated
-        try:
-            found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, job.cursor, limit, without)
-            at_end = len(found) < limit
-            next_due = now
-            if at_end:
-                next_due_found = await loop.run_in_executor(self._threads, self._store.next_due, job.id, now)
-                # Lanes may have been filled while this was read; what they keep is known now.
-            known |= job.open
-            known.update(job.backlog.ids())
-            if job.ending or job.cancelled or job.expired:
-                return
-            # What was recorded since the read began is read as it was before; the claim knows better.
-            job.backlog.extend([recipient for recipient in found if recipient.id not in known])
-            job.cursor = FIRST if at_end else (found[-1].due_at, found[-1].id)
-            if at_end and not job.missed:
-                job.next_due = next_due_found
-            else:
-                job.next_due = next_due
-        finally:
-            job.reading = False
-            self.touch(job)
-
-    async def _read_lane(self, job: LiveJob, now: float, domain: str, after: tuple[float, int]) -> None:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._store.due_in, job.id, now, domain, after, _LANE_READ)
-        known = job.open | set(job.backlog.ids())
-        last = (found[-1].due_at, found[-1].id) if len(found) == _LANE_READ else None
-        job.backlog.refill(domain, [recipient for recipient in found if recipient.id not in known], last=last)
-        self.touch(job)
-
     # --- for the deliveries -------------------------------------------------------------------------------------------
 
     def claim(self, delivery: Delivery) -> tuple[LiveJob, list[DueRecipient]] | None:
@@ -349,7 +298,7 @@ class Dispatcher:
             self._paused[delivery.relay.name] = at
             self._kick.set()
             return None
-        for home in self._homes(delivery):
+        for home in self.routes.served_by(delivery):
             rotation = self._rotation[home]
             while (job := rotation.pop()) is not None:
                 if not self._may_send(job, now):
@@ -368,7 +317,7 @@ class Dispatcher:
                 job.opened(claim)
                 if job.backlog:
                     rotation.push(job)
-                if job.backlog.short < _REFILL_BELOW:
+                if job.backlog.short < LOW:
                     self.touch(job)
                 return job, claim
         return None
@@ -399,11 +348,11 @@ class Dispatcher:
         """Whether a claim might succeed."""
         if self.stopping or self.disk_full or delivery.relay.name in self._paused:
             return False
-        return any(self._rotation[home] for home in self._homes(delivery))
+        return any(self._rotation[home] for home in self.routes.served_by(delivery))
 
     def is_wanted(self, delivery: Delivery) -> bool:
         """Whether a live job names this relay, so that it is worth while to see if it is back."""
-        return not self.stopping and any(self._home(job) == delivery.relay.name for job in self.jobs.values())
+        return not self.stopping and any(self.routes.home(job) == delivery.relay.name for job in self.jobs.values())
 
     def _may_send(self, job: LiveJob, now: float) -> bool:
         if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
@@ -437,7 +386,7 @@ class Dispatcher:
             if transition.due_at is not None:
                 job.due_at(transition.due_at)
         self._changed(job.id)
-        if not job.open or job.backlog.short < _REFILL_BELOW:
+        if not job.open or job.backlog.short < LOW:
             self.touch(job)
 
     def relay_changed(self) -> None:
@@ -447,62 +396,18 @@ class Dispatcher:
             self._changed(job_id)
         self._kick.set()
 
-    # --- routes -------------------------------------------------------------------------------------------------------
-
-    def _home(self, job: LiveJob) -> str:
-        return job.manifest.relay if job.manifest.relay in self._rotation else next(iter(self._rotation))
-
-    def _route(self, home: str) -> str:
-        """The relay that serves `home` now: itself, or the first of its fallbacks that is up."""
-        seen = []
-        name: str | None = home
-        while name is not None and name in self.deliveries and name not in seen:
-            seen.append(name)
-            if self.deliveries[name].health.up:
-                return name
-            name = self.deliveries[name].relay.fallback
-        return home
-
-    def _homes(self, delivery: Delivery) -> list[str]:
-        name = delivery.relay.name
-        if self.deliveries.get(name) is not delivery:
-            return []
-        # Its own jobs always: a relay that comes back proves it on one of them.
-        return [home for home in self._rotation if home == name or self._route(home) == name]
-
-    def relay_state(self, job: LiveJob) -> tuple[bool, float | None]:
-        """Whether a relay takes the job's mail now, and if not, when the next try is (POSIX seconds)."""
-        route = self.deliveries.get(self._route(self._home(job)))
-        if job.manifest.relay not in self.deliveries or route is None:
-            return False, None
-        if route.health.up:
-            return True, None
-        return False, self._clock() + max(route.health.until - self._monotonic(), 0.0)
-
-    def relay_fault(self, job: LiveJob) -> str | None:
-        """What is wrong with the job's relay and what to do, None if nothing is."""
-        home = self.deliveries.get(job.manifest.relay)
-        if home is None:
-            return (
-                f"relay {job.manifest.relay} is no longer in the configuration; to do: put it back, or cancel the job"
-            )
-        fault: Fault | None = home.health.fault or home.suspicion
-        if fault is None:
-            return None
-        route = self._route(job.manifest.relay)
-        instead = f"; meanwhile relay {route} is used" if route != job.manifest.relay else ""
-        return f"relay {job.manifest.relay}: {fault}{instead}"
-
     def forecast(self, job: LiveJob, unsent: Mapping[str, int], measured: float | None) -> Forecast:
         """When the job would start, pause and end; `measured` is its present speed, where one is known."""
         now = self._clock()
-        up, retry_at = self.relay_state(job)
+        up, retry_at = self.routes.state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
-        shared = speed(self._limiter.of_relay(self._route(self._home(job))))
+        shared = speed(self._limiter.of_relay(self.routes.route(self.routes.home(job))))
         others = tuple(
             float(other.unfinished)
             for other in list(self.jobs.values())
-            if other is not job and other.standing.state is JobState.SENDING and self._home(other) == self._home(job)
+            if other is not job
+            and other.standing.state is JobState.SENDING
+            and self.routes.home(other) == self.routes.home(job)
         )
         if math.isinf(shared) and measured:
             shared, others = measured, ()
@@ -516,7 +421,7 @@ class Dispatcher:
         return forecast(snapshot, load, now)
 
     def _wake_deliveries(self, job: LiveJob) -> None:
-        route = self.deliveries.get(self._route(self._home(job)))
+        route = self.routes.of(job)
         if route is not None:
             route.staff()
 

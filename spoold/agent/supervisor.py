@@ -355,7 +355,7 @@ class Supervisor:
 
     def _relay_fault(self, job_id: int) -> str | None:
         job = self._dispatcher.jobs.get(job_id)
-        return None if job is None else self._dispatcher.relay_fault(job)
+        return None if job is None else self._dispatcher.routes.fault(job)
 
     def _eta(self, job_id: int, speed: float | None) -> float | None:
         """From the projector's threads."""

@@ -72,7 +72,7 @@ class Week:
             changed=lambda _: None,
             moved=lambda _: None,
         )
-        self.dispatcher.deliveries = {"default": self.delivery}
+        self.dispatcher.deliveries["default"] = self.delivery
 
     def accept(self, name: str) -> None:
         """Take the job whose manifest and recipients lie in the case's folder."""
