@@ -89,7 +89,8 @@ class Delivery:
             self._allowed = self.relay.connections
         # A relay in trouble gets one connection to prove itself with, after its rest.
         most = self._allowed if self.health.up else int(now >= self.health.until)
-        if len(self._workers) >= most:
+        # Twice as many at most as there are: a small job is through before a second connection would be open.
+        if len(self._workers) >= min(most, max(1, 2 * self.connected)):
             return
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self.relay.name}")
         self._workers.add(task)

@@ -57,7 +57,8 @@ class Relay:
 async def connect(relay: Relay) -> Session | Fault:
     """An open, encrypted, logged-in session, or what is in its way."""
     try:
-        context = _context(relay) if relay.security is not Security.NONE else None
+        # Reading the system's authorities takes some ten milliseconds: not on the loop.
+        context = await asyncio.to_thread(_context, relay) if relay.security is not Security.NONE else None
         password = relay.password() if relay.username is not None and relay.password is not None else None
     except (OSError, ssl.SSLError) as error:
         return Fault(FaultKind.TLS, f"{relay.address}: ca_file {relay.ca_file}: {_reason(error)}")
