@@ -15,6 +15,7 @@ from spoold.agent.body import BodyReader
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
 from spoold.core.outcome import Fault, FaultKind, Outcome, Result, deferred
+from spoold.core.problem import printable
 from spoold.core.state import Progress, RecipientState, Transition, after_outcome, gave_up
 from spoold.failpoint import failpoint
 from spoold.smtp.connection import Relay, connect
@@ -216,6 +217,10 @@ class Delivery:
             body = await self._bodies.body(job.name, message)
         except BodyError as error:
             await self._record(job, claim, [deferred("4.3.0", str(error))] * len(claim))
+            return
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw is temporary for the recipient, and loud
+            log("agent.task_failed", where=f"message {printable(message.path)} of {job.name}", error=repr(error))
+            await self._record(job, claim, [deferred("4.3.0", f"internal error: {error!r}")] * len(claim))
             return
         ids = [recipient.id for recipient in claim]
         failpoint("before-intent")

@@ -293,13 +293,15 @@ class Projector:
             if lines:
                 files.write(fd, b"".join(lines))
                 size += pending
-            if durable:
+            mark = (size, last) != (job.attempts_bytes, job.attempts_id) and (
+                durable or time.monotonic() - paper.marked_at > _MARK_EVERY
+            )
+            if mark:
+                # What lies before the mark is never looked at again: it must be there after a power cut.
                 files.sync(fd)
         failpoint("attempts-appended")
         paper.attempts = (size, last)
-        if (size, last) != (job.attempts_bytes, job.attempts_id) and (
-            durable or time.monotonic() - paper.marked_at > _MARK_EVERY
-        ):
+        if mark:
             self._store.mark_attempts(job.id, size, last)
             paper.marked_at = time.monotonic()
 

@@ -32,8 +32,9 @@ def test_folder_that_has_not_been_sent_is_foreseen_and_goes_so(agent: Agent, rel
     assert seconds(foreseen["end"]) == pytest.approx(at.timestamp() + 3.0, abs=0.05)
     folder.rename(agent.spool / "tmp" / "paced")
     (agent.spool / "tmp" / "paced").rename(agent.spool / "new" / "paced")
-    status = agent.wait_state("paced", "scheduled")
-    assert seconds(status["eta"]) == pytest.approx(seconds(foreseen["end"]), abs=0.1)
+    agent.wait_state("paced", "scheduled")
+    eta = wait_for(lambda: (agent.status("paced") or {}).get("eta"))
+    assert seconds(eta) == pytest.approx(seconds(foreseen["end"]), abs=0.1)
     agent.wait_state("paced", "finished")
     assert time.time() == pytest.approx(seconds(foreseen["end"]), abs=1.0)
 
