@@ -118,6 +118,7 @@ def test_hold_while_sending_pauses_and_release_resumes(agent: Agent, relay: Rela
     agent.drop("meanwhile", ["ada@two.example"])
     agent.wait_state("meanwhile", "finished")
     assert len(mails(relay)) == len(before) + 1
+    relay.rules.clear()
     tell(agent, "slow", "release")
     assert agent.wait_state("slow", "finished")["counts"]["sent"] == 60
     assert check(agent, relay, "slow") == {"sent": 60}
