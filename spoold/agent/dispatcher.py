@@ -158,6 +158,14 @@ class Dispatcher:
                 async with asyncio.timeout(max(pause, 0.001)):
                     await self._kick.wait()
         await asyncio.gather(*(delivery.finish() for delivery in list(self.deliveries.values())))
+        await self._settle()
+
+    async def conclude(self) -> None:
+        """After `run`, once the last outcomes are recorded: what they mean for their jobs."""
+        self.step()
+        await self._settle()
+
+    async def _settle(self) -> None:
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -211,8 +211,9 @@ class Projector:
         if here is None:
             if not job.state.final:
                 return False  # whoever watches the folders finds out, and ends the job
-            self._spool.files.make_directory(self._spool.fd(target), job.name)
-            here = target
+            # Made where nobody looks for a report yet; the move publishes it whole.
+            here = "active"
+            self._spool.files.make_directory(self._spool.fd(here), job.name)
         moving = here != target
         final = job.state.final
         # A job that becomes active was written whole when it was deferred; nothing has been sent since.

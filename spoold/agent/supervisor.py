@@ -278,6 +278,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):  # a full disk: they become *uncertain* at the next start
                 async with asyncio.timeout(_RECORD_WITHIN):
                     await self._store.alive()
+                    await self._dispatcher.conclude()
 
     async def _scan(self) -> None:
         while True:

@@ -93,6 +93,7 @@ async def _tell(root: Path, mailbox: _Mailbox) -> int:
     )
     agent = asyncio.create_task(supervisor.run())
     deadline = time.monotonic() + _TIMEOUT
+    late = False
     try:
         _drop(
             root,
@@ -121,13 +122,14 @@ async def _tell(root: Path, mailbox: _Mailbox) -> int:
                 _touch(root, "night-mailing", "CANCEL")
             await asyncio.sleep(0.1)
         else:
+            late = True
             _say("The demo did not end in time; the spool shows how far it came.")
     finally:
         supervisor.stop()
         await agent
         spool.close()
     _end(root, mailbox)
-    return 0
+    return int(late)
 
 
 def _end(root: Path, mailbox: _Mailbox) -> None:

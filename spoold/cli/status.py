@@ -18,6 +18,8 @@ from spoold.core.quantity import format_duration
 from spoold.storage.spooldir import Spool, valid_name
 
 _LIMIT = 64 * 1024 * 1024
+#: A longer reason is cut in the table; `spoold status JOB` has all of it.
+_REASON = 60
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,7 +106,7 @@ def _print_agent(state: dict[str, Any], path: Path) -> None:
         table.add_column(name, justify="right")
     for job in state["jobs"]:
         counts = job["counts"]
-        words = job["state"] + (f": {job['reason']}" if job.get("reason") else "")
+        words = job["state"] + (f": {printable(job['reason'], _REASON)}" if job.get("reason") else "")
         if job.get("next_at"):
             words += f", next {_in(job['next_at'])}"
         table.add_row(

@@ -362,3 +362,15 @@ def test_start_on_an_old_spool_says_how_many_jobs_it_found(agent: Agent, relay: 
     agent.start()
     assert [event["jobs"] for event in agent.events("agent.started")] == [2]
     assert agent.events("agent.started")[0]["spool"] == os.fspath(agent.spool)
+
+
+def test_job_whose_last_message_ends_during_the_stop_is_finished_by_it(agent: Agent, relay: Relay) -> None:
+    relay.rules.append(Rule("DOT", Delay(1.0)))
+    agent.start()
+    agent.drop("last", ["ada@one.example"])
+    relay.wait_for(lambda _: begun(relay))
+    assert agent.stop() == 0
+    assert (agent.spool / "done" / "last").is_dir()
+    status = agent.status("last")
+    assert status is not None
+    assert (status["state"], status["counts"]["sent"]) == ("finished", 1)
