@@ -21,6 +21,7 @@ from spoold.failpoint import failpoint
 from spoold.smtp.connection import Relay, connect
 from spoold.smtp.health import Health
 from spoold.smtp.session import BodyError, Envelope, Session
+from spoold.storage.database import DatabaseError
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store
 
@@ -122,7 +123,7 @@ class Delivery:
 
     def _left(self, task: "asyncio.Task[None]") -> None:
         self._workers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
             log(
                 "agent.task_failed",
                 where=f"relay {self.relay.name}",

@@ -25,6 +25,7 @@ from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
 from spoold.smtp.connection import Relay
+from spoold.storage.database import DatabaseError
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store
 
@@ -442,5 +443,5 @@ class Dispatcher:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
             log("agent.task_failed", where="dispatcher", error=f"{type(error).__name__}: {error}")

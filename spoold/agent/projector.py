@@ -25,6 +25,7 @@ from spoold.failpoint import failpoint
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
 from spoold.report.table import attempt_line, recipients_csv
+from spoold.storage.database import DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
@@ -167,7 +168,13 @@ class Projector:
     def _start(self, paper: _Paper, whole: bool) -> None:
         task = asyncio.get_running_loop().create_task(self._write(paper, whole))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
+            # A database that failed ends the agent, and says so itself.
+            log("agent.task_failed", where="report", error=f"{type(error).__name__}: {error}")
 
     async def _write(self, paper: _Paper, whole: bool) -> None:
         loop = asyncio.get_running_loop()
