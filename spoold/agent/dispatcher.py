@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.agent.body import BodyReader
 from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
-from spoold.agent.limiter import Limiter, domain_lanes, room, speed
+from spoold.agent.limiter import Limiter, room, speed
 from spoold.agent.live import LiveJob, Terms
 from spoold.agent.reader import LOW, Reader
 from spoold.agent.rotation import Rotation
@@ -410,7 +410,9 @@ class Dispatcher:
         now = self._clock()
         up, retry_at = self.routes.state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
-        shared = speed(self._limiter.of_relay(self.routes.route(self.routes.home(job))))
+        shared_limits = self._limiter.of_relay(self.routes.route(self.routes.home(job)))
+        limits = self._limiter.of_job(job.id, job.terms.rate)
+        shared = speed(shared_limits)
         others = tuple(
             float(other.unfinished)
             for other in list(self.jobs.values())
@@ -422,10 +424,11 @@ class Dispatcher:
             shared, others = measured, ()
         load = Load(
             recipients=float(job.unfinished),
-            speed=speed(self._limiter.of_job(job.id, job.terms.rate)),
+            speed=speed(limits),
             shared_speed=shared,
             others=others,
-            lanes=domain_lanes(unsent, self._limiter.limits.domains, job.terms.domain_rates),
+            lanes=self._limiter.lanes(job.id, job.terms.domain_rates, unsent, now),
+            permit_at=self._limiter.permit(shared_limits + limits, now),
         )
         return forecast(snapshot, load, now)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from spoold.core.forecast import Lane
 from spoold.core.rate import Rate, advance, permit_at
 
 #: A key and its rate.
@@ -62,6 +63,13 @@ class Limiter:
             at = max(at, permit_at(self._tats.get(key), rate, now))
         return at
 
+    def lanes(self, job_id: int, rates: Mapping[str, Rate], unsent: Mapping[str, int], now: float) -> tuple[Lane, ...]:
+        """The domains of `unsent` (recipients by domain) that the agent or the job limits."""
+        bound = ((count, self.of_domain(job_id, rates, domain)) for domain, count in unsent.items())
+        return tuple(
+            Lane(float(count), speed(limits), self.permit(limits, now)) for count, limits in bound if limits and count
+        )
+
     def advance(self, limits: Sequence[Limit], now: float, n: int = 1) -> None:
         """`n` more go now."""
         for key, rate in limits:
@@ -83,18 +91,6 @@ class Limiter:
 def speed(limits: Sequence[Limit]) -> float:
     """How many a second all of `limits` allow; infinity without any."""
     return min((rate.speed for _, rate in limits), default=math.inf)
-
-
-def domain_lanes(
-    unsent: Mapping[str, int], agent: Mapping[str, Rate], job: Mapping[str, Rate]
-) -> tuple[tuple[float, float], ...]:
-    """(recipients, speed) of the domains of `unsent` that the agent or the job limits."""
-    lanes = []
-    for domain, count in unsent.items():
-        speeds = [rate.speed for table in (agent, job) if (rate := table.get(domain) or table.get("*")) is not None]
-        if speeds:
-            lanes.append((float(count), min(speeds)))
-    return tuple(lanes)
 
 
 def room(limits: Sequence[Limit], most: int) -> int:

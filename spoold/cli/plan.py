@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spoold.agent.examination import Examination
-from spoold.agent.limiter import Limiter, domain_lanes, speed
+from spoold.agent.limiter import Limiter, speed
 from spoold.agent.live import Terms
 from spoold.agent.terms import manifest_errors, terms_of
 from spoold.cli.command import UsageError, configuration, open_spool
@@ -27,6 +27,7 @@ from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message import MessageFacts
 from spoold.core.planner import JobSnapshot
+from spoold.core.rate import advance, permit_at
 from spoold.core.state import RecipientState
 from spoold.report.clock import for_people, rfc3339
 from spoold.storage.files import Files
@@ -54,6 +55,8 @@ class _Subject:
     held: bool = False
     next_due: float | None = None
     transactions: int = 1
+    last_at: float | None = None
+    """When the last one went, None where none did."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     name = options.job.rstrip("/").rpartition("/")[2]
     spool = open_spool(found.spool)
     folder = spool.find(name, ("active", "deferred", "done")) if valid_name(name) else None
+    if folder is not None and ("/" in options.job or folder == "done") and _is_elsewhere(options.job, spool, folder):
+        folder = None
     if folder == "done":
         print(f"spoold: {name}: is done already", file=sys.stderr)
         return 1
@@ -71,17 +76,19 @@ def run(options: argparse.Namespace) -> int:
         return 1
     limiter = Limiter(found.agent.limits, {})
     shared = speed(limiter.of_relay(subject.manifest.relay))
-    assumed = math.isinf(shared) and subject.terms.rate is None
-    relay = found.agent.relays[subject.manifest.relay]
-    if math.isinf(shared):
+    rate = subject.terms.rate
+    assumed = math.isinf(shared) and rate is None
+    relay = found.agent.relays.get(subject.manifest.relay)
+    if math.isinf(shared) and relay is not None:
         each = subject.recipients / max(subject.transactions, 1)
         shared = relay.connections * min(each, relay.recipients_per_message) / _ASSUMED
     load = Load(
         recipients=float(subject.recipients),
-        speed=subject.terms.rate.speed if subject.terms.rate else math.inf,
+        speed=rate.speed if rate else math.inf,
         shared_speed=shared,
         others=_others(spool, name),
-        lanes=domain_lanes(subject.unsent, found.agent.limits.domains, subject.terms.domain_rates),
+        lanes=limiter.lanes(0, subject.terms.domain_rates, subject.unsent, now),
+        permit_at=permit_at(advance(None, rate, subject.last_at), rate, now) if rate and subject.last_at else now,
     )
     snapshot = JobSnapshot(
         unfinished=subject.recipients,
@@ -92,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
         send_after=subject.terms.send_after,
         expires_at=subject.terms.expires_at,
         schedule=subject.terms.schedule,
+        relay_up=relay is not None,
     )
     course = forecast(snapshot, load, now)
     if options.json:
@@ -99,6 +107,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(subject, course, subject.terms.zone, assumed=assumed)
     return 0
+
+
+def _is_elsewhere(path: str, spool: Spool, folder: str) -> bool:
+    """Whether `path` is a folder of its own, not the job of that name in the spool's `folder`."""
+    return Path(path).is_dir() and Path(path).resolve().parent != (spool.path / folder).resolve()
 
 
 def _of_job(spool: Spool, folder: str, name: str, found: Config) -> _Subject | None:
@@ -113,6 +126,7 @@ def _of_job(spool: Spool, folder: str, name: str, found: Config) -> _Subject | N
         print(f"spoold: {name}: its report cannot be read: {error}", file=sys.stderr)
         return None
     accepted_at = datetime.fromisoformat(status["accepted_at"]).timestamp()
+    last_at = statistics["attempts"]["last_at"]
     next_at = status["next_at"] and datetime.fromisoformat(status["next_at"]).timestamp()
     final = {state.label for state in RecipientState if state.final}
     unsent = {
@@ -128,6 +142,7 @@ def _of_job(spool: Spool, folder: str, name: str, found: Config) -> _Subject | N
         recipients,
         held=status["state"] == "held",
         next_due=next_at if status["reason"] == "retry" else None,
+        last_at=last_at and datetime.fromisoformat(last_at).timestamp(),
     )
 
 
@@ -230,5 +245,5 @@ def _print(subject: _Subject, course: Forecast, zone: tzinfo, *, assumed: bool) 
     end = f"{course.unsent} expire unsent" if course.unsent else "" if course.end else "not by itself"
     table.add_row("End", for_people(course.end, zone), "", end)
     console.print(table)
-    if assumed:
+    if assumed and course.start is not None:
         console.print("No rate is set and nothing was measured: the end assumes a quarter of a second a message.")

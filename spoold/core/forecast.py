@@ -1,7 +1,7 @@
 """When a job would start, pause and end: the planner asked again and again, with recipients that go at the speed that binds.
 
 No second model of windows or moments: `planner.standing` says what is possible at each moment, this only moves on to the next.
-Recipients are taken as a fluid, retries are not foreseen. Moments are POSIX seconds, speeds recipients a second.
+Retries are not foreseen. Moments are POSIX seconds, speeds recipients a second.
 """
 
 import math
@@ -16,45 +16,73 @@ _STEPS = 3000
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """The recipients of one limited domain; the first of them may go at `permit_at`."""
+
+    recipients: float
+    speed: float
+    permit_at: float = 0.0
+
+    def due(self, at: float) -> float:
+        """Seconds from `at` until the last one goes, the first going as soon as it may."""
+        return max(0.0, self.permit_at - at) + (self.recipients - 1) / self.speed
+
+    def after(self, at: float, seconds: float) -> "Lane":
+        """What is left when this went on from `at` for so long."""
+        begin = max(at, self.permit_at)
+        gone = min(self.recipients, _gone(at + seconds - begin, self.speed))
+        return Lane(self.recipients - gone, self.speed, begin + gone / self.speed)
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a job has to send, and what binds it.
 
     `speed` bounds the job alone (its own rate), `shared_speed` all that goes the same way (relay, agent, or what was
-    measured), of which `others` are the recipients that other jobs have queued there, one number a job. `lanes` are
-    (recipients, speed) of the limited domains; their recipients are among `recipients`.
+    measured), of which `others` are the recipients that other jobs have queued there, one number a job. These permit the
+    next one at `permit_at`. The recipients in `lanes` are among `recipients`.
     """
 
     recipients: float
     speed: float = math.inf
     shared_speed: float = math.inf
     others: tuple[float, ...] = ()
-    lanes: tuple[tuple[float, float], ...] = ()
+    lanes: tuple[Lane, ...] = ()
+    permit_at: float = 0.0
 
-    def duration(self) -> float:
-        """Seconds until the last one goes, the first going at once, while nothing closes.
+    def permits_at(self) -> float:
+        """From when on one more may go: that of no lane, or of the first lane where there is nothing else."""
+        if not self.lanes or sum(lane.recipients for lane in self.lanes) < self.recipients:
+            return self.permit_at
+        return max(self.permit_at, min(lane.permit_at for lane in self.lanes))
+
+    def due(self, at: float) -> float:
+        """Seconds from `at` until the last one goes, the first going at once, while nothing closes.
 
         Jobs share evenly: while this one sends its n, every other sends as many, or all that it has.
         """
-        if self.recipients <= 0:
-            return 0.0
         ahead = self.recipients + sum(min(other, self.recipients) for other in self.others)
         times = [(self.recipients - 1) / self.speed, (ahead - 1) / self.shared_speed]
-        times += [(count - 1) / speed for count, speed in self.lanes if count > 0]
-        return max(0.0, *times)
+        return max(*times, *(lane.due(at) for lane in self.lanes))
 
-    def after(self, seconds: float) -> "Load":
-        """What is left when this went on for so long, less than `duration`."""
-        whole = self.duration()
-        if whole <= 0:
-            return replace(self, recipients=0.0, lanes=())
-        lanes = tuple((max(0.0, count - seconds * speed), speed) for count, speed in self.lanes)
-        in_lanes = sum(count for count, _ in self.lanes)
+    def after(self, at: float, seconds: float) -> "Load":
+        """What is left when this went on from `at` for so long, less than `due`."""
+        lanes = tuple(left for lane in self.lanes if (left := lane.after(at, seconds)).recipients > 0)
+        in_lanes = sum(lane.recipients for lane in self.lanes)
         share = self.recipients / (self.recipients + sum(min(other, self.recipients) for other in self.others))
-        most = seconds * min(self.speed, self.shared_speed * share)
-        gone_in_lanes = min(in_lanes - sum(count for count, _ in lanes), most)
-        gone = gone_in_lanes + min(self.recipients - in_lanes, most - gone_in_lanes)
-        others = tuple(max(0.0, other - seconds * self.shared_speed * share) for other in self.others)
-        return replace(self, recipients=max(0.0, self.recipients - gone), lanes=lanes, others=others)
+        speed = min(self.speed, self.shared_speed * share)
+        most = _gone(seconds, speed)
+        gone_in_lanes = min(in_lanes - sum(lane.recipients for lane in lanes), most)
+        gone = gone_in_lanes + min(max(0.0, self.recipients - in_lanes), most - gone_in_lanes)
+        others = tuple(max(0.0, other - _gone(seconds, self.shared_speed * share)) for other in self.others)
+        return Load(self.recipients - gone, self.speed, self.shared_speed, others, lanes, at + gone / speed)
+
+
+def _gone(seconds: float, speed: float) -> float:
+    """How many go in less than so many seconds, the first at once."""
+    if math.isinf(speed):
+        return math.inf if seconds > 0 else 0
+    return math.ceil(round(max(0.0, seconds) * speed, 6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +128,15 @@ def forecast(job: JobSnapshot, load: Load, now: float) -> Forecast:
                 job = replace(job, relay_up=True)
             at = until if job.expires_at is None else min(until, job.expires_at)
             continue
-        start = at if start is None else start
         ends = [moment for moment in (job.schedule.changes(at), job.expires_at) if moment is not None and moment > at]
         until = min(ends, default=math.inf)
-        needed = load.duration()
+        if (permit_at := load.permits_at()) > at:
+            at = min(permit_at, until)
+            continue
+        start = at if start is None else start
+        needed = load.due(at)
         if at + needed < until:
-            return Forecast(start, at + needed, pauses) if math.isfinite(needed) else Forecast(start, None, pauses)
-        load = load.after(until - at)
+            return Forecast(start, at + needed, pauses)
+        load = load.after(at, until - at)
         at = until
     return Forecast(start, None, pauses)

@@ -1,20 +1,22 @@
 """The foreseen course of a job agrees with a simulated run under the same limits."""
 
-import math
-from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoold.core.forecast import Load, Pause, forecast
+from spoold.agent.limiter import Limiter, Limits
+from spoold.core.forecast import Forecast, Lane, Load, Pause, forecast
 from spoold.core.planner import JobSnapshot, Schedule, may_send, wakes_at
-from spoold.core.rate import Rate, advance, permit_at
+from spoold.core.rate import Rate
 from spoold.core.schedule import parse_windows
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
+HOUR = 3600.0
 
 
 def job(recipients: int, **keys: object) -> JobSnapshot:
@@ -22,88 +24,170 @@ def job(recipients: int, **keys: object) -> JobSnapshot:
 
 
 def simulate(
-    snapshot: JobSnapshot, rate: Rate, lanes: dict[str, tuple[int, Rate]], free: int, now: float
-) -> tuple[float, float]:
-    """(start, end) of a run, recipient by recipient: limited domains in their lanes, the others meanwhile."""
-    waiting = {name: count for name, (count, _) in lanes.items()}
-    tats: dict[str, float | None] = {}
-    sent: deque[float] = deque()
-    while free or any(waiting.values()):
+    snapshot: JobSnapshot, rate: Rate, limiter: Limiter, unsent: Mapping[str, int], now: float
+) -> tuple[list[float], int]:
+    """When each one goes, and how many expire, recipient by recipient: limited domains as they may, the others meanwhile."""
+    left = dict(unsent)
+    sent: list[float] = []
+    limits = limiter.of_job(1, rate)
+    while any(left.values()):
+        if snapshot.expires_at is not None and now >= snapshot.expires_at:
+            break
         if not may_send(snapshot, now):
             wake = wakes_at(snapshot, now)
             assert wake is not None
             now = wake
             continue
-        permits = {name: permit_at(tats.get(name), lanes[name][1], now) for name, count in waiting.items() if count}
-        at = permit_at(tats.get(""), rate, now)
-        ready = [name for name, allowed in permits.items() if allowed <= now]
-        if at > now or (not ready and not free):
-            ahead = [at] if at > now else list(permits.values())
-            change = snapshot.schedule.changes(now)
-            now = min([max(at, min(ahead)), *([change] if change is not None else [])])
+        permits = {name: limiter.permit(limiter.of_domain(1, {}, name), now) for name, count in left.items() if count}
+        name = min(permits, key=lambda name: (permits[name], name == "free.example"))
+        at = max(limiter.permit(limits, now), permits[name])
+        if at > now:
+            change = wakes_at(snapshot, now)
+            now = at if change is None else min(at, change)
             continue
-        tats[""] = advance(tats.get(""), rate, now)
-        if ready:
-            waiting[ready[0]] -= 1
-            tats[ready[0]] = advance(tats.get(ready[0]), lanes[ready[0]][1], now)
-        else:
-            free -= 1
+        limiter.advance(limits, now)
+        limiter.advance(limiter.of_domain(1, {}, name), now)
+        left[name] -= 1
         sent.append(now)
-    return sent[0], sent[-1]
+    return sent, sum(left.values())
+
+
+def windows(*lines: str, zone: str) -> Schedule:
+    return Schedule(((parse_windows(lines), ZoneInfo(zone)),))
 
 
 SCHEDULES = {
     "always": Schedule(),
-    "vienna": Schedule(((parse_windows(["Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00"]), ZoneInfo("Europe/Vienna")),)),
-    "new york": Schedule(((parse_windows(["01:00-03:30"]), ZoneInfo("America/New_York")),)),
-    "lord howe": Schedule(((parse_windows(["22:00-02:00", "10:00-10:30"]), ZoneInfo("Australia/Lord_Howe")),)),
+    "vienna": windows("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00", zone="Europe/Vienna"),
+    "new york": windows("01:00-03:30", zone="America/New_York"),
+    "lord howe": windows("22:00-02:00", "10:00-10:30", zone="Australia/Lord_Howe"),
+    "an hour a day": windows("02:00-03:00", zone="Europe/Vienna"),
+    "two zones": Schedule(
+        windows("08:00-20:00", zone="Europe/Vienna").parts
+        + windows("Mon-Sat 12:00-24:00", zone="America/New_York").parts
+    ),
 }
 #: Just before both clock changes of these zones, and some day.
-STARTS = [datetime(2026, 3, 7, 20, tzinfo=UTC), datetime(2026, 3, 28, 18, tzinfo=UTC), datetime(2026, 4, 4, 3, tzinfo=UTC),
-          datetime(2026, 10, 3, 3, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC), datetime(2026, 10, 31, 20, tzinfo=UTC),
-          datetime(2026, 11, 24, 12, tzinfo=UTC)]  # fmt: skip
+STARTS = [
+    datetime(2026, 3, 7, 20, tzinfo=UTC),
+    datetime(2026, 3, 28, 18, tzinfo=UTC),
+    datetime(2026, 4, 4, 3, tzinfo=UTC),
+    datetime(2026, 10, 3, 3, tzinfo=UTC),
+    datetime(2026, 10, 24, 12, tzinfo=UTC),
+    datetime(2026, 10, 31, 20, tzinfo=UTC),
+    datetime(2026, 11, 24, 12, tzinfo=UTC),
+]
+RATES = [Rate(60, 3600), Rate(1200, 3600), Rate(10, 1), Rate(100, 900), Rate(10, 86400)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(sorted(SCHEDULES)),
     st.sampled_from(STARTS),
-    st.integers(1, 400),
-    st.sampled_from([Rate(60, 3600), Rate(1200, 3600), Rate(10, 1), Rate(100, 900)]),
-    st.none() | st.floats(-3600, 200000),
+    st.integers(0, 300),
+    st.sampled_from(RATES),
+    st.none() | st.integers(-3600, 200_000),
+    st.none() | st.integers(1, 400_000),
     st.lists(st.tuples(st.integers(1, 60), st.sampled_from([Rate(10, 3600), Rate(60, 60)])), max_size=2),
+    st.floats(0, 1),
 )
 def test_forecast_agrees_with_a_simulated_run(
-    name: str, start: datetime, free: int, rate: Rate, after: float | None, limited: list[tuple[int, Rate]]
+    name: str,
+    start: datetime,
+    free: int,
+    rate: Rate,
+    after: int | None,
+    expires: int | None,
+    limited: list[tuple[int, Rate]],
+    elapsed: float,
 ) -> None:
+    """`elapsed` is the share of its interval that went by since the job's last message."""
     now = start.timestamp()
-    lanes = {f"d{number}.example": lane for number, lane in enumerate(limited)}
-    total = free + sum(count for count, _ in limited)
+    unsent = {f"d{number}.example": count for number, (count, _) in enumerate(limited)}
+    unsent["free.example"] = free + (not limited)
+    limits = Limits(domains={f"d{number}.example": domain for number, (_, domain) in enumerate(limited)})
     snapshot = JobSnapshot(
-        unfinished=total, open=0, ready=True, next_due=now, schedule=SCHEDULES[name],
-        send_after=None if after is None else round(now + after),
-    )  # fmt: skip
-    begun, ended = simulate(snapshot, rate, lanes, free, now)
-    load = Load(float(total), rate.speed, lanes=tuple((float(count), lane.speed) for count, lane in limited))
-    course = forecast(snapshot, load, now)
-    assert course.start == pytest.approx(begun, abs=0.01)
-    assert course.end is not None
-    # Each opening of a window may cost one interval more or less than the fluid says.
-    slowest = max([rate.interval, *(lane.interval for _, lane in limited)])
-    closed = sum(pause.end - pause.begin for pause in course.pauses if pause.end is not None and pause.begin > begun)
-    slack = max(2 * slowest * (1 + len(course.pauses)), 0.01 * (ended - begun))
-    if abs(course.end - ended) > slack:
-        # Only where the last one falls just before or behind a closing does a whole pause lie between.
-        assert closed >= 0
-        longest = max((pause.end - pause.begin for pause in course.pauses if pause.end is not None), default=0.0)
-        openings = [SCHEDULES[name].opens(min(course.end, ended) + slack)]
-        assert openings[0] is not None
-        assert abs(course.end - ended) <= slack + max(longest, openings[0] - min(course.end, ended))
+        unfinished=sum(unsent.values()),
+        open=0,
+        ready=True,
+        next_due=now,
+        schedule=SCHEDULES[name],
+        send_after=None if after is None else now + after,
+        expires_at=None if expires is None else now + expires,
+    )
+    limiter = Limiter(limits, {"job 1": now + (1 - elapsed) * rate.interval})
+
+    def foresee(more: int) -> Forecast:
+        counts = {domain: max(count + more, 0) for domain, count in unsent.items()}
+        load = Load(
+            float(max(sum(unsent.values()) + more, 0)),
+            rate.speed,
+            lanes=limiter.lanes(1, {}, counts, now),
+            permit_at=limiter.permit(limiter.of_job(1, rate), now),
+        )
+        return forecast(snapshot, load, now)
+
+    course = foresee(0)
+    # What stands just before a closing or behind it may fall to either side, at each of them.
+    edge = 1 + len(course.pauses)
+    fewer, more = foresee(-edge), foresee(edge)
+    sent, expired = simulate(snapshot, rate, limiter, unsent, now)
+    if sent and course.unsent < sum(unsent.values()):
+        assert course.start == pytest.approx(sent[0], abs=0.01)
+    assert abs(course.unsent - expired) <= edge
+    if not expired:
+        slack = max(2 * max(limit.interval for limit in (rate, *limits.domains.values())), 0.01 * (sent[-1] - sent[0]))
+        assert course.end is not None
+        assert fewer.end is not None
+        assert more.end is not None
+        assert fewer.end - slack <= sent[-1] <= more.end + slack
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.lists(st.integers(1, 400), max_size=4), st.sampled_from(RATES))
+def test_sharing_agrees_with_jobs_that_take_turns(recipients: int, others: list[int], rate: Rate) -> None:
+    left = [recipients, *others]
+    course = forecast(
+        job(recipients), Load(float(recipients), shared_speed=rate.speed, others=tuple(map(float, others))), NOW
+    )
+    turns = cycle(range(len(left)))
+    went = 0
+    while left[0]:
+        turn = next(turns)
+        if left[turn]:
+            left[turn] -= 1
+            went += 1
+    assert course.end == pytest.approx(NOW + (went - 1) * rate.interval, abs=(1 + len(others)) * rate.interval)
+
+
+def test_rate_slower_than_its_window_sends_one_an_opening() -> None:
+    schedule = windows("10:00-11:00", zone="UTC")
+    course = forecast(job(10, schedule=schedule), Load(10.0, Rate(10, 86400).speed), NOW)
+    assert course.start == NOW + 22 * HOUR
+    assert course.end == NOW + 22 * HOUR + 9 * 24 * HOUR
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        Load(1.0, speed=1 / HOUR, permit_at=NOW + 1200),
+        Load(1.0, lanes=(Lane(1.0, 1 / HOUR, NOW + 1200),)),
+        Load(1.0, shared_speed=1 / HOUR, permit_at=NOW + 1200),
+    ],
+)
+def test_last_one_goes_when_its_rate_permits_it_not_now(load: Load) -> None:
+    course = forecast(job(1), load, NOW)
+    assert (course.start, course.end) == (NOW + 1200, NOW + 1200)
+
+
+def test_throttled_domain_lets_the_others_start() -> None:
+    course = forecast(job(3), Load(3.0, lanes=(Lane(1.0, 1 / HOUR, NOW + 1200),)), NOW)
+    assert (course.start, course.end) == (NOW, NOW + 1200)
 
 
 def test_pauses_are_those_of_the_windows() -> None:
     vienna = ZoneInfo("Europe/Vienna")
-    schedule = Schedule(((parse_windows(["22:00-06:00"]), vienna),))
+    schedule = windows("22:00-06:00", zone="Europe/Vienna")
     now = datetime(2026, 11, 24, 12, tzinfo=vienna).timestamp()
     course = forecast(job(15000, schedule=schedule), Load(15000.0, Rate(1200, 3600).speed), now)
 
@@ -141,7 +225,6 @@ def test_what_only_somebody_else_can_end_has_no_end(keys: dict[str, object], rea
 
 def test_without_any_limit_the_last_goes_when_the_first_does() -> None:
     assert forecast(job(10), Load(10.0), NOW).end == NOW
-    assert math.isinf(Load(10.0).speed)
 
 
 def test_retry_is_waited_for() -> None:
