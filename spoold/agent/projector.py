@@ -36,7 +36,7 @@ _TICK = 0.25
 #: what the last one took.
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
-_SHARE = 20.0
+_SHARE = 40.0
 _MARK_EVERY = 30.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
