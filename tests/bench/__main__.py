@@ -7,6 +7,7 @@ targets, up to a million recipients; without either, rows of a million run with 
 """
 
 import argparse
+import signal
 import sys
 import time
 
@@ -29,6 +30,7 @@ ROWS: dict[str, Row] = {
     "idle": idle.idle,
 }
 HEADER = ("row", "what", "ours", "peer", "ratio", "target", "reached")
+QUICK_HEADER = (*HEADER[:5], "bound", "kept")
 
 
 def line(name: str, finding: Finding, *, quick: bool) -> tuple[tuple[str, ...], bool]:
@@ -43,15 +45,15 @@ def line(name: str, finding: Finding, *, quick: bool) -> tuple[tuple[str, ...], 
     return (name, finding.what, finding.ours, finding.peer, ratio, str(finding.collapse), "yes" if met else "NO"), met
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """Markdown, aligned."""
-    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def text(row: tuple[str, ...]) -> str:
         return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([text(HEADER), rule, *map(text, rows)])
+    return "\n".join([text(header), rule, *map(text, rows)])
 
 
 def main() -> int:
@@ -65,6 +67,8 @@ def main() -> int:
     unknown = set(options.rows) - ROWS.keys()
     if unknown:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; expected one of {', '.join(ROWS)}")
+    # A bench that is told to end takes its servers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = QUICK if options.quick else FULL if options.full else USUAL
     facts = machine.facts()
     lines: list[tuple[str, ...]] = []
@@ -95,7 +99,7 @@ def main() -> int:
     for fact, value in facts:
         print(f"{fact}: {value}")
     print(f"took: {time.monotonic() - begun:.0f} s\n")
-    print(table(lines))
+    print(table(QUICK_HEADER if options.quick else HEADER, lines))
     return int(not good)
 
 

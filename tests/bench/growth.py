@@ -99,8 +99,6 @@ def kill(scale: Scale) -> Iterator[Finding]:
     size = scale.shared[-1]
     recovered = shared(size, kill=True).recovered
     assert recovered is not None
-    with Sink() as sink, job.running(sink):
-        pass  # what the interpreter reads from disk is in memory from here on
     empty = _start_alone()
     yield Finding(
         f"kill -9 in the middle of {size:,}: to the first new acceptance",

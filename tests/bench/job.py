@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.bench import bare
 from tests.bench.sink import Flow, Sink
 from tests.bench.usage import cpu_seconds, peak_memory
 from tests.servers.agent import Agent
@@ -83,8 +84,8 @@ class Sent:
 def send_held(agent: Agent, sink: Sink, messages: int) -> Sent:
     """Release the job `job` that stands held, and see it through; `messages` are transactions."""
     used = cpu_seconds(agent.pid)
-    (agent.spool / "deferred" / "job" / "HOLD").unlink()
-    flow = sink.flow(messages, timeout=120 + messages / 50)
+    hold = agent.spool / "deferred" / "job" / "HOLD"
+    flow = sink.flow(messages, hold.unlink, timeout=120 + messages / 50)
     agent.wait_state("job", "finished", timeout=120)
     return Sent(flow, cpu_seconds(agent.pid) - used, peak_memory(agent.pid))
 
@@ -95,8 +96,6 @@ def drain(messages: int, size: int, connections: int, delay: float = 0.0) -> tup
 
     Returns what the agent did, and the bare client's messages a second and CPU seconds a message.
     """
-    from tests.bench import bare
-
     with Sink(delay) as sink, running(sink, connections=connections) as agent:
         folder = stage_personal(agent, "job", messages, size, files={"HOLD": b""})
         hand_over(agent, folder)

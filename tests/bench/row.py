@@ -33,8 +33,8 @@ def at_most(value: float, unit: str = "×") -> Limit:
 
 
 def amount(value: float, unit: str) -> str:
-    """`1,234 a second`, `12.3 s`, `1.15×`."""
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    """`1,234 /s`, `12.3 s`, `1.15×`, `0.125×`."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{digits}f}{'' if unit == '×' else ' '}{unit}"
 
 
@@ -80,7 +80,7 @@ class Scale:
     sendmail: int
 
 
-QUICK = Scale(3000, 800, 30_000, 4000, 400, (1000, 8000), 0, 20_000, 20, 400, 200)
+QUICK = Scale(3000, 800, 30_000, 4000, 400, (1000, 8000), 0, 20_000, 20, 300, 150)
 USUAL = Scale(20_000, 5000, 100_000, 20_000, 2000, (10_000, 100_000), 20_000, 200_000, 100, 3000, 1000)
 #: The counts of the targets.
 FULL = Scale(20_000, 5000, 100_000, 20_000, 2000, (10_000, 100_000, 1_000_000), 100_000, 1_000_000, 1000, 10_000, 2000)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -90,12 +91,13 @@ class Sink:
             time.sleep(_GLANCE)
         return time.monotonic()
 
-    def flow(self, count: int, timeout: float) -> Flow:
-        """Watch `count` more messages arrive.
+    def flow(self, count: int, release: Callable[[], None], timeout: float) -> Flow:
+        """Let a sender begin by `release`, and watch `count` messages arrive.
 
         The clock runs from the first arrival: how long the sender took to begin is not its rate.
         """
         base = self.accepted
+        release()
         first_at = self.wait(base + 1, timeout)
         first = self.accepted
         last_at = self.wait(base + count, timeout)
