@@ -84,17 +84,8 @@ def main() -> int:
         except Skipped as reason:
             lines.append((name, f"skipped: {reason}", "", "", "", "", ""))
         except Exception as error:  # one row that breaks must not cost the others
-            lines.append(
-                (
-                    name,
-                    f"broken: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                    "",
-                    "",
-                    "",
-                    "",
-                    "NO",
-                )
-            )
+            text = str(error).partition("\n")[0]
+            lines.append((name, f"broken: {type(error).__name__}: {text}", "", "", "", "", "NO"))
             good = False
     for fact, value in facts:
         print(f"{fact}: {value}")
