@@ -10,6 +10,7 @@ connection mean
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -237,7 +238,8 @@ class Session(asyncio.Protocol):
                 "the message has 8-bit content and the relay does not offer 8BITMIME; encode it as quoted-printable",
             )
         limit = self._extensions.get("size", "")
-        if limit.isdigit() and 0 < int(limit) < envelope.size:
+        # 1*20DIGIT (RFC 1870 §4); what else a server writes there limits nothing.
+        if re.fullmatch("[0-9]{1,20}", limit) and 0 < int(limit) < envelope.size:
             return failed("5.3.4", f"the message has {envelope.size} bytes, the relay takes {limit}")
         return None
 
