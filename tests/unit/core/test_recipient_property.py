@@ -43,9 +43,11 @@ def test_a_row_is_where_an_editor_shows_it(first: int, end: str, heights: list[i
 @given(
     st.text()
     | st.builds(
-        "{}@{}".format,
-        st.text(st.characters(codec="utf-8") | st.sampled_from('<>\r\n\0 "\\.'), min_size=1, max_size=12),
-        st.text(st.sampled_from("ab.-[]:>< \r\n\u00df\u3002\u200d\u2028x1"), min_size=1, max_size=12),
+        lambda frame, local, domain: frame.format(local) + "@" + domain,
+        st.sampled_from(["{}", '"{}"']),
+        st.text(st.characters(codec="utf-8"), max_size=4) | st.text(st.sampled_from('ab<>\r\n\0 "\\.'), max_size=6),
+        st.just("x.example")
+        | st.text(st.sampled_from("ab.-[]:>< \r\n\u00df\u3002\u200d\u2028x1"), min_size=1, max_size=12),
     )
 )
 def test_no_address_can_end_its_command(text: str) -> None:
