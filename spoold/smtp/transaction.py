@@ -4,6 +4,7 @@ No socket and no clock: a session tells a transaction every reply in the order o
 Pipelined (RFC 2920), MAIL, every RCPT and DATA are one group, and the replies only decide whether the body follows.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
@@ -288,7 +289,8 @@ def refusal(envelope: Envelope, extensions: dict[str, str]) -> Outcome | None:
             "the message has 8-bit content and the relay does not offer 8BITMIME; encode it as quoted-printable",
         )
     limit = extensions.get("size", "")
-    if limit.isdigit() and 0 < int(limit) < envelope.size:
+    # 1*20DIGIT (RFC 1870 §4); what else a server writes there limits nothing.
+    if re.fullmatch("[0-9]{1,20}", limit) and 0 < int(limit) < envelope.size:
         return failed("5.3.4", f"the message has {envelope.size} bytes, the relay takes {limit}")
     return None
 

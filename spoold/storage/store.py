@@ -190,7 +190,8 @@ class Store:
             ).fetchall()  # fmt: skip
             if not rows and state is RecipientState.EXPIRED:
                 rows = connection.execute(
-                    "SELECT id, domain, state, diagnostic FROM recipient WHERE id BETWEEN ? AND ? AND state = ? LIMIT ?",
+                    "SELECT id, domain, state, diagnostic FROM recipient WHERE id BETWEEN ? AND ? AND state = ?"
+                    " AND id NOT IN (SELECT id FROM claim) LIMIT ?",
                     (low, high, int(RecipientState.UNCERTAIN), _CHUNK),
                 ).fetchall()
             tallies = Tallies()

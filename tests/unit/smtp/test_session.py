@@ -223,6 +223,18 @@ async def test_what_the_relay_lacks_is_refused_here_and_costs_no_transaction(
         assert session.usable
 
 
+@pytest.mark.parametrize("limit", ["\u00b2", "9" * 5000, "-1", "1 2", "", "0", "00", "\udcb2"])
+async def test_a_size_that_is_no_number_limits_nothing(limit: str) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 ok", "250 ok", "354 go")
+        await peer.data()
+        peer.say("250 taken")
+        await peer.answer("221 bye")
+
+    async with session_with(play, {**PIPELINING, "size": limit}) as session:
+        assert results(await session.transact(envelope(), BODY)) == ["sent"]
+
+
 @both_ways
 async def test_one_connection_carries_many_transactions_also_after_refused_ones(extensions: dict[str, str]) -> None:
     pipelining = "pipelining" in extensions
