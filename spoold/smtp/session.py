@@ -259,7 +259,8 @@ class Session(asyncio.Protocol):
             failpoint("after-mail")
         state.answered = True
         if not mail.positive:
-            self._settle(state, range(len(envelope.recipients)), read_reply(Command.MAIL, mail))
+            verdict = read_reply(Command.MAIL, mail, earlier=self._transactions - 1)
+            self._settle(state, range(len(envelope.recipients)), verdict)
         else:
             state.step = Command.RCPT
         for index in range(len(envelope.recipients)):
