@@ -261,6 +261,9 @@ class Session(asyncio.Protocol):
         if not mail.positive:
             verdict = read_reply(Command.MAIL, mail, earlier=self._transactions - 1)
             self._settle(state, range(len(envelope.recipients)), verdict)
+            if state.close:
+                # The relay may well close now: the replies to the rest of the group are not worth waiting for.
+                return
         else:
             state.step = Command.RCPT
         for index in range(len(envelope.recipients)):
