@@ -249,19 +249,26 @@ def test_with_chunking_whole_transactions_stand_behind_each_other(
     assert trouble(server.log()[before:]) == []
 
 
-@pytest.mark.parametrize("name", ["OpenSMTPD", "aiosmtpd"])
-def test_servers_that_do_not_offer_pipelining_show_why_it_must_not_be_guessed(server: Server, name: str) -> None:
+def test_servers_that_do_not_offer_pipelining_show_why_it_must_not_be_guessed(library: Library) -> None:
+    library.reset()
+    assert behind_the_dot(library) == ["250", "250"]
+    assert len(library.settle()) == 1
+    # OpenSMTPD answers the dot itself by `500 Pipelining not supported`, throws the message away, and sometimes ends
+    # altogether (`smtpd: tree_xset`): here it is one of its own.
+    with OpenSmtpd() as server:
+        assert "250" not in behind_the_dot(server)
+        assert server.received_mail() == []
+
+
+def behind_the_dot(server: Server) -> list[str]:
+    """The replies to the final dot and to a command that stands right behind it."""
     with Pipeline(server.port) as client:
-        assert "PIPELINING" not in client.extensions
-        assert "CHUNKING" not in client.extensions
+        assert not {"PIPELINING", "CHUNKING"} & set(client.extensions)
         assert client.ask(b"MAIL FROM:<news@example.com>\r\n").startswith("250")
         assert client.ask(b"RCPT TO:<ada@one.example>\r\n").startswith("250")
         assert client.ask(b"DATA\r\n").startswith("354")
         client.write(b"Subject: x\r\n\r\nx\r\n.\r\nMAIL FROM:<news@example.com>\r\n")
-        codes = client.codes(2)
-    # OpenSMTPD answers the dot itself by `500 Pipelining not supported`, and throws the message away.
-    assert codes == (["500", ""] if name == "OpenSMTPD" else ["250", "250"])
-    assert len(server.settle(WAIT)) == (0 if name == "OpenSMTPD" else 1)
+        return client.codes(2)
 
 
 @pytest.mark.parametrize("name", ["OpenSMTPD", "Exim"])

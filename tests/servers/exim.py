@@ -24,6 +24,7 @@ _CONFIGURATION = """\
 primary_hostname = relay.example
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {ports}
+daemon_startup_retries = 0
 {tls}
 exim_user = Debian-exim
 exim_group = Debian-exim

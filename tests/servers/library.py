@@ -4,6 +4,8 @@ As installed it offers neither PIPELINING nor enhanced status codes. It refuses 
 (550 5.1.1) and puts off those that begin with `full` (452 4.2.2).
 """
 
+import errno
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -29,12 +31,12 @@ class Library:
         self._handler = _Handler()
 
     def __enter__(self) -> Self:
-        context = self._certificate.context() if self._certificate else None
-        self.port = free_port()
-        self._run(Controller(self._handler, HOST, self.port, tls_context=context))
-        if self._certificate:
-            self.smtps_port = free_port()
-            self._run(Controller(self._handler, HOST, self.smtps_port, ssl_context=self._certificate.context()))
+        given = self._certificate
+        context = given.context() if given else None
+        self.port = self._run(lambda port: Controller(self._handler, HOST, port, tls_context=context))
+        if given:
+            inner = given.context()
+            self.smtps_port = self._run(lambda port: Controller(self._handler, HOST, port, ssl_context=inner))
         return self
 
     def __exit__(
@@ -56,9 +58,20 @@ class Library:
         self._handler.kept.clear()
         self._handler.errors.clear()
 
-    def _run(self, controller: Controller) -> None:
-        controller.start()
-        self._running.append(controller)
+    def _run(self, make: Callable[[int], Controller]) -> int:
+        """Start one more listener; returns its port."""
+        for _ in range(5):
+            port = free_port()
+            controller = make(port)
+            try:
+                controller.start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            self._running.append(controller)
+            return port
+        raise RuntimeError("aiosmtpd found no free port")
 
 
 class _Handler:

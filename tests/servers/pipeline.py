@@ -50,7 +50,10 @@ class Pipeline:
         """The next reply, its lines joined by LF; "" when the server has closed."""
         lines = []
         while True:
-            line = self._file.readline().decode().rstrip("\r\n")
+            try:
+                line = self._file.readline().decode().rstrip("\r\n")
+            except ConnectionResetError:
+                line = ""
             lines.append(line)
             if line[3:4] != "-":
                 return "\n".join(lines)
