@@ -138,8 +138,9 @@ def is_push_back(reply: Reply) -> bool:
 _AUTH_CODES = frozenset({530, 534, 535, 538})
 
 
-def read_reply(command: Command, reply: Reply, *, accepted: int = 0) -> Verdict:
-    """What `reply` to `command` means; `accepted` is the number of recipients taken before it in the transaction.
+def read_reply(command: Command, reply: Reply, *, accepted: int = 0, earlier: int = 0) -> Verdict:
+    """What `reply` to `command` means; `accepted` is the number of recipients taken before it in the transaction,
+    `earlier` that of transactions before it in the session (MAIL), or of recipients answered before it (RCPT).
 
     A reply that opens the data (354) is not for this function. A reply that no rule foresees is temporary.
     """
@@ -149,6 +150,12 @@ def read_reply(command: Command, reply: Reply, *, accepted: int = 0) -> Verdict:
         default = "2.1.5" if command is Command.RCPT else "2.0.0"
         return Verdict(Outcome(Result.SENT, enhanced or default, str(reply), code))
     returned = Outcome(Result.RETURNED, enhanced or f"{str(code)[0]}.0.0", diagnostic, code)
+    if command is Command.MAIL and earlier and (code == 421 or (code == 452 and enhanced == "4.5.3")):
+        # So many messages a session, and no more: Exim and OpenSMTPD. If it is another trouble, the next session tells.
+        return Verdict(returned, close=True)
+    if command is Command.RCPT and earlier and code == 421 and "too many errors" in reply.text.lower():
+        # Postfix's smtpd_hard_error_limit: so many unknown recipients a session.
+        return Verdict(returned, close=True)
     if code == 421:
         return Verdict(returned, Fault(FaultKind.BUSY, f"the relay ends the session: {reply}"), close=True)
     if code in _AUTH_CODES or (code == 454 and (enhanced or "").startswith("4.7.")):

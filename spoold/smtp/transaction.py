@@ -165,8 +165,12 @@ class Exchange:
         if reply.positive:
             self.step = Command.RCPT
         else:
+            verdict = read_reply(Command.MAIL, reply, earlier=self.number - 1)
+            self._settle(range(len(self.outcomes)), verdict)
+            if self.close:
+                # The relay may well close now: the replies to the rest of the group are not worth waiting for.
+                return Turn.DONE
             self._pushed_back = 400 <= reply.code < 500
-            self._settle(range(len(self.outcomes)), read_reply(Command.MAIL, reply))
         self.at = At.RCPT
         if self._pipelining:
             return Turn.WAIT
@@ -201,7 +205,7 @@ class Exchange:
         return b"DATA\r\n"
 
     def _refused(self, index: int, reply: Reply) -> None:
-        verdict = read_reply(Command.RCPT, reply, accepted=len(self._accepted))
+        verdict = read_reply(Command.RCPT, reply, accepted=len(self._accepted), earlier=index)
         self._settle([index], verdict)
         self._pushed_back = self._pushed_back or is_push_back(reply)
         if verdict.too_many and self.limit is None:

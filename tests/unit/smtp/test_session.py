@@ -626,6 +626,27 @@ async def test_a_connection_closed_while_the_next_mail_is_under_way_is_no_attemp
         assert done.dropped is None
 
 
+@both_ways
+@pytest.mark.parametrize("limit", ["421 too many messages in this connection", "452 4.5.3 Too many messages sent"])
+async def test_a_relay_that_takes_so_many_messages_a_session_is_not_at_fault(
+    extensions: dict[str, str], limit: str
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 Ok")
+        await peer.line()
+        peer.say(limit)  # and, as Exim does, no reply to the rest of the group
+        peer.writer.close()
+
+    async with session_with(play, extensions) as session:
+        assert results(await session.transact(envelope(), BODY)) == ["sent"]
+        done = await session.transact(envelope("b@x.example"), BODY)
+        assert results(done) == ["returned"]
+        assert (done.fault, done.dropped) == (None, None)
+        assert not session.usable
+
+
 async def test_a_reply_that_nobody_asked_for_ends_the_session_before_it_can_answer_the_wrong_command() -> None:
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok", "354 go")
