@@ -8,7 +8,7 @@ from datetime import datetime
 from spoold.agent.examination import Examination, Findings
 from spoold.agent.inbox import Seen, read_manifest
 from spoold.agent.taking import Taken
-from spoold.agent.terms import Defaults, manifest_errors, terms_of
+from spoold.agent.terms import Defaults, compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, IntakePolicy, Rule
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
@@ -177,6 +177,7 @@ class Acceptance:
         return Admitted(
             upload, raw, seen.folder, taken.digest, standing, tuple(findings.warnings), tuple(errors),
             held and not cancelled, cancelled,
+            None if manifest is None else compact_of(manifest, raw, None, settings.defaults.zone),
         )  # fmt: skip
 
     def _is_free(self, name: str) -> bool:

@@ -151,6 +151,11 @@ class Admission:
                  admitted.claim, admitted.held, admitted.cancelled, orjson.dumps(admitted.warnings).decode(),
                  orjson.dumps(admitted.errors).decode(), job_id),
             )  # fmt: skip
+            if admitted.compact is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO compact VALUES (?, ?, ?)",
+                    (job_id, admitted.compact.key, admitted.compact.manifest),
+                )
             connection.executemany(
                 "INSERT INTO state_tally VALUES (?, ?, ?)",
                 [(job_id, state, n) for state, n in states.items()],

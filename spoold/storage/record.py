@@ -76,6 +76,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Compact:
+    """What a job's job.yaml was found to mean, and the key of what that was made from; see `core.compact`."""
+
+    key: bytes
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class JobRow:
     """A job as the database has it; times are POSIX seconds. `counts` has every state but *sending*."""
 
@@ -86,6 +94,7 @@ class JobRow:
     manifest: bytes
     timing: bytes | None
     """An edited job.yaml, of which only the timing keys count."""
+    compact: Compact | None
     accepted_at: float
     total: int
     held: bool
@@ -116,3 +125,4 @@ class Admitted:
     errors: tuple[str, ...]
     held: bool
     cancelled: bool
+    compact: Compact | None = None
