@@ -1,6 +1,8 @@
 """The rows of the database as values: what the store takes and gives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from spoold.core.state import JobState, RecipientState, Standing, Transition
 
@@ -35,16 +37,18 @@ class Message:
     added: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecipient:
-    """A recipient at intake; `failure` is (status, diagnostic, category) where it has failed already."""
+class NewRecipient(NamedTuple):
+    """A recipient at intake; `failure` is (status, diagnostic, category) where it has failed already.
+
+    The order of the fields is the one in which `storage.admission` reads them.
+    """
 
     line: int
     address: str
     domain: str
     smtputf8: bool
     message_id: int | None
-    extra: str | None
+    extra: Mapping[str, str] | None
     failure: tuple[str, str, str] | None = None
 
 
