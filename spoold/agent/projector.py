@@ -16,6 +16,7 @@ from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
+from spoold.agent.press import Press
 from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
 from spoold.core.manifest import parse_manifest
@@ -96,6 +97,7 @@ class Projector:
         self._relay_fault = relay_fault
         self._eta = eta
         self._zone = zone
+        self._press = Press(spool, ledger)
         self._papers: dict[int, _Paper] = {}
         self._pending: set[int] = set()
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
@@ -123,6 +125,13 @@ class Projector:
 
     async def run(self) -> None:
         """Write until `stop`."""
+        self._press.start()
+        try:
+            await self._run()
+        finally:
+            self._press.cease()
+
+    async def _run(self) -> None:
         while not self._stopping:
             if self._pending:
                 with contextlib.suppress(TimeoutError):
@@ -144,6 +153,7 @@ class Projector:
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._project, paper, True)
+        await loop.run_in_executor(self._slow, self._press.finish)
         self._quick.shutdown()
         self._slow.shutdown()
 
@@ -231,10 +241,14 @@ class Projector:
             with contextlib.suppress(FileExistsError):
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
-                self._write_status(paper, job, facts, report, durable=final)
+                status = self._write_status(paper, job, facts, report, durable=final)
                 self._append_attempts(paper, job, facts.zone, report, durable=final)
                 if whole:
                     self._write_table(paper, job, facts.zone, report, durable=final)
+                if moving or final:
+                    self._press.print_now(status, report, durable=final)
+                else:
+                    self._press.offer(status)
         if moving:
             failpoint("before-move")
             self._spool.move(job.name, here, target)
@@ -242,7 +256,7 @@ class Projector:
         paper.last_error = None
         return final
 
-    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> None:
+    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> Status:
         now = self._clock()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
@@ -264,6 +278,7 @@ class Projector:
         files.replace(report, "statistics.json", [statistics], durable=durable)
         failpoint("report-written")
         paper.status_at = time.monotonic()
+        return status
 
     def _foresee(self, paper: _Paper, job: JobRow, speed: float | None) -> None:
         """Ask for the eta, seldom enough to cost next to nothing however many windows it leads through."""
