@@ -12,7 +12,7 @@ from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.core.problem import printable
 from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state, metrics
-from spoold.report.page import spool_page
+from spoold.report.page import prepare, spool_page
 from spoold.report.row import JobLine, job_rows
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
@@ -107,6 +107,7 @@ class Bulletin:
         return self._jobs[2]
 
     def _write_page(self, state: AgentState, zone: tzinfo) -> None:
+        prepare()
         begun = self._monotonic()
         live, done, older = self._lines_of_jobs(zone)
         self._spool.files.replace(self._spool.root, "index.html", spool_page(state, live, done, older, zone))

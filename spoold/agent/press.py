@@ -12,7 +12,7 @@ from itertools import islice
 
 from spoold.agent.event import log
 from spoold.core.completeness import REPORT
-from spoold.report.page import DOMAINS, RECIPIENTS, JobView, job_page
+from spoold.report.page import DOMAINS, RECIPIENTS, JobView, job_page, prepare
 from spoold.report.statistics import REPLIES
 from spoold.report.status import Status
 from spoold.report.timeline import Timeline
@@ -84,6 +84,7 @@ class Press:
                 if job_id is None:
                     self._stirred.wait(pause)
                     continue
+            prepare()
             begun = time.monotonic()
             self._print_offered(job_id)
             rest = begun + (1 + _REST) * (time.monotonic() - begun)

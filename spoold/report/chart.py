@@ -6,7 +6,7 @@ colours and letters look like is the template's and the style sheet's.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from spoold.core.quantity import format_duration
 from spoold.core.state import RecipientState
@@ -154,23 +154,23 @@ def _ticks(start: float, span: float, zone: tzinfo) -> Iterator[Tick]:
     step: float = next((step for step in _STEPS if span / step <= _TICKS), 0)
     if not step:
         step = -(-span // (_TICKS * 86400)) * 86400
+    # By the clock on the wall, so that labels stay round when it is set forward or back.
     local = datetime.fromtimestamp(start, zone)
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    at = midnight + -(-(start - midnight) // step) * step
+    past = (local.hour * 3600 + local.minute * 60 + local.second) // step * step
+    wall = local.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(seconds=past)
     number = 0
-    while at <= start + span:
+    while (at := wall.timestamp()) <= start + span:
         place = 100 * (at - start) / span
         if 4 <= place <= 96:
-            moment = datetime.fromtimestamp(at, zone)
             if step < 60:
-                label = f"{moment:%H:%M:%S}"
-            elif step < 86400 and (span <= 86400 or (moment.hour, moment.minute) != (0, 0)):
-                label = f"{moment:%H:%M}"
+                label = f"{wall:%H:%M:%S}"
+            elif step < 86400 and (span <= 86400 or (wall.hour, wall.minute) != (0, 0)):
+                label = f"{wall:%H:%M}"
             else:
-                label = f"{moment.day} {moment:%b}"
+                label = f"{wall.day} {wall:%b}"
             yield Tick(round(place, 2), label, minor=number % 2 == 1)
             number += 1
-        at += step
+        wall += timedelta(seconds=step)
 
 
 def _moment(at: float, zone: tzinfo, *, precise: bool) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from importlib import resources
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spoold.core.problem import printable
@@ -24,11 +24,14 @@ from spoold.core.state import RecipientState
 from spoold.report.agent import AgentState
 from spoold.report.chart import ORDER, stacked, time_chart
 from spoold.report.clock import for_people
-from spoold.report.row import bar, clock, percent, recipient_rows, text
+from spoold.report.row import bar, clock, percent, recipient_rows, remark, text
 from spoold.report.statistics import BOUNCED
-from spoold.report.status import Status, headline
+from spoold.report.status import Status
 from spoold.report.timeline import Timeline
 from spoold.storage.ledger import RecipientRow, ReplyTally
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 RECIPIENTS = 5000
 """Rows of recipients in a page; the others are in recipients.csv."""
@@ -72,6 +75,12 @@ class JobView:
     recipients: Iterable[RecipientRow]
 
 
+def prepare() -> None:
+    """Compile the templates, which takes longer than a page, unless they are compiled already."""
+    for name in ("job.html", "spool.html"):
+        _environment().get_template(name)
+
+
 def job_page(view: JobView) -> Iterator[bytes]:
     """The page of one job, in pieces."""
     status = view.status
@@ -87,7 +96,7 @@ def job_page(view: JobView) -> Iterator[bytes]:
         template.generate(
             status=status,
             job=status.job,
-            headline=headline(status.job, zone),
+            remark=remark(status.job, zone),
             chart=None if view.timeline is None else time_chart(view.timeline, zone),
             attempts=view.attempts,
             domains=view.domains,
@@ -152,7 +161,9 @@ def _shown(value: object) -> object:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: only the agent writes pages
+
     style, script = _asset("page.css"), _asset("page.js")
     environment = Environment(
         loader=PackageLoader("spoold.report", "template"),

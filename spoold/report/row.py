@@ -20,6 +20,7 @@ from spoold.storage.record import JobRow
 
 _DIAGNOSTIC = 300
 _NAME = 400
+_ROWS = 200
 _WAITING = frozenset({RecipientState.DEFERRED, RecipientState.UNCERTAIN})
 
 
@@ -50,6 +51,11 @@ def clock(seconds: float | None, zone: tzinfo) -> str:
     return "" if seconds is None else datetime.fromtimestamp(int(seconds), zone).isoformat(" ")[:19]
 
 
+def remark(job: JobRow, zone: tzinfo) -> str:
+    """What is to be said of a job's state beside its word; empty where that is all."""
+    return headline(job, zone).removeprefix(job.state.value).lstrip(":, ")
+
+
 def percent(share: float) -> str:
     """One decimal, cut off: 100 only when it is."""
     return f"{int(1000 * share + 1e-9) / 10:.1f}%"
@@ -68,7 +74,7 @@ def bar(segments: Sequence[Segment], kind: str = "bar") -> str:
 
 
 def recipient_rows(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[Markup]:
-    """One `tr` a recipient: line, address, state, attempts, status, reply, last and next attempt."""
+    """A `tr` for each recipient, many at a time: line, address, state, attempts, status, reply, last and next attempt."""
     badges: Mapping[RecipientState, str] = {state: badge(state.label) for state in RecipientState}
     times: dict[int, str] = {}  # most rows share their seconds
 
@@ -80,15 +86,19 @@ def recipient_rows(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[Marku
             found = times[int(seconds)] = clock(seconds, zone)
         return found
 
+    held: list[str] = []
     for row in rows:
         due = at(row.due_at) if row.state in _WAITING else ""
-        cells = (
+        held.append(
             f'<tr><td class="n">{row.line}</td><td><bdi>{text(row.address, _NAME)}</bdi></td><td>{badges[row.state]}</td>'
             f'<td class="n">{row.attempts}</td><td class="code">{text(row.status)}</td>'
             f'<td class="reply"><bdi>{text(row.diagnostic)}</bdi></td>'
             f'<td class="at">{at(row.last_attempt_at)}</td><td class="at">{due}</td></tr>\n'
         )
-        yield Markup(cells)  # noqa: S704 - escaped by `text`
+        if len(held) == _ROWS:
+            yield Markup("".join(held))  # noqa: S704 - escaped by `text`
+            held.clear()
+    yield Markup("".join(held))  # noqa: S704 - as above
 
 
 def job_rows(lines: Iterable[JobLine], zone: tzinfo) -> Markup:
@@ -101,10 +111,9 @@ def _job_row(line: JobLine, zone: tzinfo) -> str:
     name = text(job.name, _NAME)
     if line.href is not None:
         name = Markup(f'<a href="{escape(line.href)}">{name}</a>')  # noqa: S704 - escaped
-    words = headline(job, zone).removeprefix(job.state.value).lstrip(":, ")
     share = percent(line.final / job.total) if job.total else ""
     return (
-        f'<tr><th scope="row"><bdi>{name}</bdi></th><td>{badge(job.state.value)}</td><td class="wait">{text(words)}</td>'
+        f'<tr><th scope="row"><bdi>{name}</bdi></th><td>{badge(job.state.value)}</td><td class="wait">{text(remark(job, zone))}</td>'
         f'<td class="chart">{bar(stacked(job.counts))}</td><td class="n">{share}</td><td class="n">{line.final:,}</td>'
         f'<td class="n">{job.total:,}</td><td class="at">{clock(job.since, zone)}</td></tr>\n'
     )
