@@ -23,16 +23,22 @@ NAME = "index.html"
 _EVERY = 5.0
 #: After a page the thread rests for so many times what the page took.
 _REST = 20.0
+#: Recipients of a job whose first page is made beside its other reports.
+_SMALL = 200
+#: A change of the expected end by less than so many seconds is no reason for a new page.
+_ETA_SHOWN = 60.0
+_Gist = tuple[object, ...]
 
 
 class Press:
-    """See the module. A job is offered again and again; of what was offered only the newest counts."""
+    """See the module. A job is offered again and again; of what was offered only the newest counts, and only where it says
+    something new."""
 
     def __init__(self, spool: Spool, ledger: Ledger) -> None:
         self._spool = spool
         self._ledger = ledger
         self._offers: dict[int, Status] = {}
-        self._printed: dict[int, float] = {}
+        self._printed: dict[int, tuple[float, _Gist]] = {}
         self._timelines: dict[int, Timeline] = {}
         self._stirred = threading.Condition()
         #: Held from the first read to the last write: a page never takes the place of a newer one.
@@ -58,9 +64,17 @@ class Press:
 
     def offer(self, status: Status) -> None:
         """This is where a job stands: write its page when its time has come."""
+        job_id = status.job.id
         with self._stirred:
-            self._offers[status.job.id] = status
+            printed = self._printed.get(job_id)
+            if job_id not in self._offers and printed is not None and printed[1] == _gist(status):
+                return  # the page says so already
+            self._offers[job_id] = status
             self._stirred.notify()
+
+    def wants(self, status: Status) -> bool:
+        """Whether a job has no page of this process yet and is so small that it need not wait for one."""
+        return status.job.total <= _SMALL and status.job.id not in self._printed
 
     def print_now(self, status: Status, report: int, *, durable: bool) -> None:
         """Write a job's page into the folder `report` before returning. Raises OSError."""
@@ -70,6 +84,8 @@ class Press:
             self._print(status, report, durable=durable)
             if job.state.final:
                 self._forget(job.id)
+            else:
+                self._note(status)
 
     def _withdraw(self, job_id: int) -> Status | None:
         with self._stirred:
@@ -96,8 +112,8 @@ class Press:
         """The job whose page has waited for longest, or how long to wait, None for as long as nothing is offered."""
         if not self._offers:
             return None, None
-        job_id = min(self._offers, key=lambda job_id: self._printed.get(job_id, 0.0))
-        wait = self._printed.get(job_id, float("-inf")) + _EVERY - time.monotonic()
+        job_id = min(self._offers, key=self._printed_at)
+        wait = self._printed_at(job_id) + _EVERY - time.monotonic()
         return (job_id, None) if wait <= 0 else (None, wait)
 
     def _print_offered(self, job_id: int) -> None:
@@ -106,7 +122,7 @@ class Press:
                 status = self._withdraw(job_id)
                 if status is None:
                     return
-                self._printed[job_id] = time.monotonic()
+                self._note(status)
                 name = status.job.name
                 here = self._spool.find(name, FOLDERS[1:])
                 if here is None:
@@ -146,9 +162,22 @@ class Press:
                 return timeline
             timeline.add(tallies, last_id)
 
+    def _printed_at(self, job_id: int) -> float:
+        found = self._printed.get(job_id)
+        return float("-inf") if found is None else found[0]
+
+    def _note(self, status: Status) -> None:
+        self._printed[status.job.id] = (time.monotonic(), _gist(status))
+
     def _forget(self, job_id: int) -> None:
         self._printed.pop(job_id, None)
         self._timelines.pop(job_id, None)
+
+
+def _gist(status: Status) -> _Gist:
+    job = status.job
+    eta = None if status.eta is None else status.eta // _ETA_SHOWN
+    return (job.standing, job.since, job.warnings, status.relay_error, status.zone, eta, tuple(status.counts.values()))
 
 
 def _midnight(at: float, zone: tzinfo) -> float:

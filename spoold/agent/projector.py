@@ -53,6 +53,8 @@ class _Paper:
     job_id: int
     dirty: bool = True
     busy: bool = False
+    new: bool = False
+    """Nobody sends it yet: its page is left to the first change, when more is known."""
     status_at: float = _LONG_AGO
     table_at: float = _LONG_AGO
     table_cost: float = 0.0
@@ -204,7 +206,7 @@ class Projector:
         """Write a job's whole report now, and put it into its folder. For threads, and for jobs that nobody else
         writes.
         """
-        self._project(_Paper(job_id), True)
+        self._project(_Paper(job_id, new=True), True)
 
     def _project(self, paper: _Paper, whole: bool) -> bool:
         """Returns whether nothing more is to be expected of the job."""
@@ -245,9 +247,9 @@ class Projector:
                 self._append_attempts(paper, job, facts.zone, report, durable=final)
                 if whole:
                     self._write_table(paper, job, facts.zone, report, durable=final)
-                if moving or final:
+                if moving or final or (whole and not paper.new and self._press.wants(status)):
                     self._press.print_now(status, report, durable=final)
-                else:
+                elif not paper.new:
                     self._press.offer(status)
         if moving:
             failpoint("before-move")

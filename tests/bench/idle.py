@@ -33,7 +33,7 @@ def fill(agent: Agent, deferred: int, throttled: int) -> None:
 
 def idle(agent: Agent, seconds: float) -> float:
     """The share of a core that the agent uses."""
-    time.sleep(5)  # reports of what has just been taken
+    time.sleep(20)  # reports of what has just been taken; pages come last
     used, begun = cpu_seconds(agent.pid), time.monotonic()
     time.sleep(seconds)
     return (cpu_seconds(agent.pid) - used) / (time.monotonic() - begun)

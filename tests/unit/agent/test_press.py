@@ -37,10 +37,11 @@ class Place:
         self.path.parent.mkdir(parents=True)
         self.press = Press(self.spool, Ledger(self.database))
 
-    def status(self, words: str) -> Status:
+    def status(self, words: str, sent: int = 0) -> Status:
         row = Store(self.database).job(self.job_id)
         assert isinstance(row, JobRow)
-        return Status(row, words, "a@example.com", COUNTS, ZoneInfo("UTC"), NOW, None, None, None)
+        counts = COUNTS | {RecipientState.QUEUED: 3 - sent, RecipientState.SENT: sent}
+        return Status(row, words, "a@example.com", counts, ZoneInfo("UTC"), NOW, None, None, None)
 
     def lead(self) -> str | None:
         """The description in the page, None without a page."""
@@ -75,11 +76,21 @@ def test_first_offer_is_printed_at_once_and_the_next_one_later(make: Callable[..
     place.press.start()
     place.press.offer(place.status("first"))
     wait_for(lambda: place.lead() == "first")
-    place.press.offer(place.status("second"))
-    place.press.offer(place.status("third"))
+    place.press.offer(place.status("second", 1))
+    place.press.offer(place.status("third", 2))
     assert place.lead() == "first"
     place.press.finish()
     assert place.lead() == "third", "the end waits for nothing"
+
+
+def test_offer_that_says_nothing_new_is_not_printed(make: Callable[..., Place]) -> None:
+    place = make()
+    place.print_now("words")
+    before = place.path.stat().st_ino
+    place.press.offer(place.status("words"))
+    place.press.start()
+    place.press.finish()
+    assert place.path.stat().st_ino == before
 
 
 def test_page_printed_by_the_mover_is_not_replaced_by_what_was_offered_before(make: Callable[..., Place]) -> None:
