@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import datetime, tzinfo
 from itertools import islice
+from typing import Self
 
 from spoold.agent.event import log
 from spoold.core.completeness import REPORT
@@ -45,6 +46,13 @@ class Press:
         self._printing = threading.Lock()
         self._ceased = False
         self._thread = threading.Thread(target=self._run, name="press", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cease()
 
     def start(self) -> None:
         self._thread.start()

@@ -37,7 +37,7 @@ _TICK = 0.25
 #: what the last one took.
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
-_SHARE = 20.0
+_SHARE = 40.0
 _MARK_EVERY = 30.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
@@ -53,8 +53,7 @@ class _Paper:
     job_id: int
     dirty: bool = True
     busy: bool = False
-    new: bool = False
-    """Nobody sends it yet: its page is left to the first change, when more is known."""
+    new: bool = False  # nobody sends it yet: its page is left to the first change
     status_at: float = _LONG_AGO
     table_at: float = _LONG_AGO
     table_cost: float = 0.0
@@ -127,22 +126,16 @@ class Projector:
 
     async def run(self) -> None:
         """Write until `stop`."""
-        self._press.start()
-        try:
-            await self._run()
-        finally:
-            self._press.cease()
-
-    async def _run(self) -> None:
-        while not self._stopping:
-            if self._pending:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
-                        await self._wake.wait()
-            else:
-                await self._wake.wait()
-            self._wake.clear()
-            self._start_due()
+        with self._press:
+            while not self._stopping:
+                if self._pending:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_TICK):
+                            await self._wake.wait()
+                else:
+                    await self._wake.wait()
+                self._wake.clear()
+                self._start_due()
 
     async def stop(self) -> None:
         """Write everything that is not written yet, then end."""

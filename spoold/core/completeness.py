@@ -239,7 +239,7 @@ def is_temporary(name: str) -> bool:
 _SEAL_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 _ESCAPED = re.compile(r"\\([\\nr])")
 _ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
-_SEAL_END = re.compile(r"# end (\d+)")
+_SEAL_END = re.compile(r"# end ([0-9]{1,9})")
 
 
 def parse_seal(text: str) -> Seal:

@@ -5,6 +5,7 @@ A list is read in chunks, each a transaction of its own, so that a report of a m
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
@@ -13,9 +14,10 @@ from spoold.storage.record import id_range
 _CHUNK = 2000
 _TALLIED = 20_000
 
+_STATES = tuple(RecipientState)
 
-@dataclass(frozen=True, slots=True)
-class RecipientRow:
+
+class RecipientRow(NamedTuple):
     """One recipient as reports show it; times are POSIX seconds."""
 
     line: int
@@ -32,8 +34,7 @@ class RecipientRow:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
+class AttemptRow(NamedTuple):
     """One attempt; `at` in POSIX seconds."""
 
     id: int
@@ -164,7 +165,7 @@ class Ledger:
                     (low, high, _CHUNK),
                 ).fetchall()
                 for row in rows:
-                    yield RecipientRow(row[1], row[2], RecipientState(row[3]), *row[4:])
+                    yield RecipientRow(row[1], row[2], _STATES[row[3]], *row[4:])
                 if len(rows) < _CHUNK:
                     return
                 low = rows[-1][0] + 1
@@ -179,8 +180,7 @@ class Ledger:
                     " LEFT JOIN message m ON m.id = r.message_id WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?",
                     (job_id, after, _CHUNK),
                 ).fetchall()
-                for row in rows:
-                    yield AttemptRow(*row)
+                yield from map(AttemptRow._make, rows)
                 if len(rows) < _CHUNK:
                     return
                 after = rows[-1][0]
