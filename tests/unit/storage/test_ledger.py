@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,10 +128,10 @@ async def test_attempts_are_counted_by_interval_and_only_once(database: Database
     another = admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
     found = store.due(job_id, NOW, (-1.0, -1), 30)
-    await store.claim([each.id for each in found], "default", NOW)
+    await store.journal.claim([each.id for each in found], "default", NOW)
     outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
-    records = [replace(record(each, outcomes[n % 3]), at=NOW + n) for n, each in enumerate(found)]
-    await store.record(records[:20])
+    records = [record(each, outcomes[n % 3])._replace(at=NOW + n) for n, each in enumerate(found)]
+    await store.journal.record(records[:20])
     tallies, last = ledger.attempt_tallies(job_id, 0, NOW - 5, 10)
     assert sorted(tallies) == [
         (0, "failed", 2),
@@ -143,7 +142,7 @@ async def test_attempts_are_counted_by_interval_and_only_once(database: Database
         (2, "sent", 3),
     ]
     assert ledger.attempt_tallies(job_id, last, NOW - 5, 10) == ([], last)
-    await store.record(records[20:])
+    await store.journal.record(records[20:])
     tallies, again = ledger.attempt_tallies(job_id, last, NOW - 5, 10)
     assert sum(count for _, _, count in tallies) == 10
     assert again > last
@@ -154,6 +153,6 @@ async def test_attempts_before_the_origin_have_intervals_of_their_own(database: 
     job_id = admit(database, "job", ["a@one.example", "b@one.example"])
     store, ledger = Store(database), Ledger(database)
     found = store.due(job_id, NOW, (-1.0, -1), 2)
-    await store.claim([each.id for each in found], "default", NOW)
-    await store.record([replace(record(each, SENT), at=NOW - 0.5 + n) for n, each in enumerate(found)])
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    await store.journal.record([record(each, SENT)._replace(at=NOW - 0.5 + n) for n, each in enumerate(found)])
     assert sorted(ledger.attempt_tallies(job_id, 0, NOW, 1)[0]) == [(-1, "sent", 1), (0, "sent", 1)]
