@@ -20,6 +20,7 @@ from spoold.core.completeness import (
     REPORT,
     SEAL,
     IntakePolicy,
+    format_seal,
     is_content,
     is_hidden,
     parse_seal,
@@ -154,11 +155,11 @@ def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]
         entry = entries.get(name)
         if entry is None or entry.kind is not Kind.FILE:
             problems.append(f"{SEAL}: lists {printable(name)}, which is missing")
-        elif _hash(files, root, entry) != expected:
+        elif hash_of(files, root, entry) != expected:
             problems.append(f"{SEAL}: {printable(name)} was changed since it was sealed; seal it again")
     problems += [
         f"{SEAL}: {printable(name)} is not in it; seal the folder again"
-        for name in sorted(_sealable(entries).keys() - seal.hashes.keys())
+        for name in sorted(sealable(entries).keys() - seal.hashes.keys())
     ]
     return problems
 
@@ -173,13 +174,9 @@ def seal(options: argparse.Namespace) -> int:
         print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
     if wrong:
         return 1
-    lines = []
-    for name, entry in sorted(_sealable(entries).items()):
-        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        lines.append(f"{'' if escaped == name else chr(92)}{_hash(files, root, entry)}  {escaped}\n")
-    lines.append(f"# end {len(lines)}\n")
-    files.replace(root, SEAL, [line.encode(errors="surrogateescape") for line in lines], durable=True)
-    print(f"{options.jobdir}: sealed, {len(lines) - 1} file(s)")
+    hashes = {name: hash_of(files, root, entry) for name, entry in sealable(entries).items()}
+    files.replace(root, SEAL, [format_seal(hashes).encode(errors="surrogateescape")], durable=True)
+    print(f"{options.jobdir}: sealed, {len(hashes)} file(s)")
     return 0
 
 
@@ -202,7 +199,8 @@ def entries_of(files: Files, root: int) -> dict[str, Entry]:
     return {entry.name: entry for entry in found}
 
 
-def _sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The files that a seal lists."""
     return {
         name: entry
         for name, entry in entries.items()
@@ -210,7 +208,8 @@ def _sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
     }
 
 
-def _hash(files: Files, root: int, entry: Entry) -> str:
+def hash_of(files: Files, root: int, entry: Entry) -> str:
+    """A file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     for chunk in files.chunks(root, entry.path):
         digest.update(chunk)
