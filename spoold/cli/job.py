@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -58,34 +59,48 @@ class _NoSink:
             self.seen.add(key)
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What intake would say of a folder: `problems` reject it, `failures` are recipients that would fail alone."""
+
+    problems: tuple[str, ...]
+    failures: tuple[str, ...]
+    summary: str
+
+
 def validate(options: argparse.Namespace) -> int:
     """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
-    files = Files()
-    root = open_folder(files, options.jobdir)
-    problems: list[str] = []
-    name = Path(options.jobdir).resolve().name
-    if not valid_name(name):
-        problems.append(
-            f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
-        )
-    agent = _agent(options)
-    entries = entries_of(files, root)
-    manifest = read_job(files, root, entries, problems)
-    summary = ""
-    failures: list[str] = []
-    if manifest is not None:
-        problems += timing_errors(manifest.timing, agent.defaults, time.time())
-        summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
-    problems += _check_seal(files, root, entries)
-    for problem in (*problems, *failures):
+    found = inspect(options, options.jobdir, Path(options.jobdir).resolve().name)
+    for problem in (*found.problems, *found.failures):
         print(problem, file=sys.stderr)
-    if problems:
+    if found.problems:
         print(f"{options.jobdir}: would not be sent")
-    elif failures:
-        print(f"{options.jobdir}: would be sent but for the recipients above: {summary}")
+    elif found.failures:
+        print(f"{options.jobdir}: would be sent but for the recipients above: {found.summary}")
     else:
-        print(f"{options.jobdir}: good: {summary}")
-    return int(bool(problems or failures))
+        print(f"{options.jobdir}: good: {found.summary}")
+    return int(bool(found.problems or found.failures))
+
+
+def inspect(options: argparse.Namespace, folder: str, name: str) -> Inspection:
+    """Look through a job folder that is to become the job `name`; notes go to standard output. Raises UsageError."""
+    files = Files()
+    problems: list[str] = []
+    with files.closing(open_folder(files, folder)) as root:
+        if not valid_name(name):
+            problems.append(
+                f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
+            )
+        agent = _agent(options)
+        entries = entries_of(files, root)
+        manifest = read_job(files, root, entries, problems)
+        summary = ""
+        failures: list[str] = []
+        if manifest is not None:
+            problems += timing_errors(manifest.timing, agent.defaults, time.time())
+            summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
+        problems += _check_seal(files, root, entries)
+    return Inspection(tuple(problems), tuple(failures), summary)
 
 
 def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, plan, run, status
+from spoold.cli import check, config, control, demo, init, job, plan, run, status, submit
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
 from spoold.storage.database import DatabaseError
@@ -56,6 +56,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("jobdir", metavar="JOBDIR")
     sub.set_defaults(run=job.seal)
 
+    sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
+    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument(
+        "dest", metavar="DEST", nargs="?", help="a spool, or host:spool by rsync and ssh; else the configured one"
+    )
+    sub.add_argument("--name", metavar="NAME", help="the job's name, if it is not to be the folder's")
+    sub.add_argument("--wait", action="store_true", help="wait for the job's end; exit 0 if everybody was sent to")
+    sub.set_defaults(run=submit.run)
+
+    # For the help; what follows it is not read here.
+    add("sendmail", "Take a message from standard input, with sendmail's options and exit codes.")
+
     sub = add("status", "Show the agent and its jobs, or one job.")
     sub.add_argument("job", metavar="JOB", nargs="?")
     sub.add_argument("--json", action="store_true", help="one JSON document")
@@ -83,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 wrong or failed, 2 wrong usage or configuration."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if (mail := _sendmail(arguments)) is not None:
+        from spoold.cli import sendmail
+
+        return sendmail.run(*mail)
     options = parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -104,6 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"internal error, a bug, please report it: {type(error).__name__}: {error}", 1)
 
 
+def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:
+    """The arguments of `[--config FILE] sendmail …`, and FILE: sendmail's options are read by its own rules."""
+    config_file = None
+    if arguments[:1] == ["--config"]:
+        config_file, arguments = arguments[1] if len(arguments) > 1 else None, arguments[2:]
+    elif arguments[:1] and arguments[0].startswith("--config="):
+        config_file, arguments = arguments[0].partition("=")[2], arguments[1:]
+    return (arguments[1:], config_file) if arguments[:1] == ["sendmail"] else None
+
+
 def _fail(text: str, code: int) -> int:
     for line in text.splitlines():
         print(f"spoold: {line}", file=sys.stderr)
@@ -116,4 +143,6 @@ def entry() -> NoReturn:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open as long as the process
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
+    if os.path.basename(sys.argv[0]) == "sendmail":
+        sys.exit(main(["sendmail", *sys.argv[1:]]))
     sys.exit(main())

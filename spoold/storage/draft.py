@@ -9,12 +9,11 @@ import errno
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from spoold.core.completeness import SEAL, format_seal
+from spoold.core.completeness import SEAL, format_seal, is_content, is_hidden
 from spoold.core.problem import printable
 from spoold.storage.files import Files, Path
 from spoold.storage.spooldir import SpoolError
@@ -34,9 +33,7 @@ class Draft:
         self._files = files
         self._parent = parent
         self._name = f".{name}.{secrets.token_hex(4)}"
-        mode = stat.S_IMODE(os.fstat(parent).st_mode)
-        self._folder_mode = mode & 0o2770 | 0o700
-        self._file_mode = mode & 0o060 | 0o600
+        self._folder_mode, self._file_mode = modes_below(os.fstat(parent).st_mode)
         files.make_directory(parent, self._name, 0o700)
         self._root = files.open_directory(parent, self._name)
         os.fchmod(self._root, self._folder_mode)
@@ -68,8 +65,9 @@ class Draft:
         self._hashes["/".join(path)] = digest.hexdigest()
 
     def seal(self) -> bytes:
-        """Write SHA256SUMS for everything that was added; returns its content."""
-        text = format_seal(self._hashes).encode(errors="surrogateescape")
+        """Write SHA256SUMS for all content that was added; returns its text."""
+        content = {name: digest for name, digest in self._hashes.items() if is_content(name) and not is_hidden(name)}
+        text = format_seal(content).encode(errors="surrogateescape")
         self.add((SEAL,), [text])
         return text
 
@@ -105,6 +103,11 @@ class Draft:
         if not self._published:
             with contextlib.suppress(OSError):
                 self._files.remove_tree(self._parent, self._name)
+
+
+def modes_below(mode: int) -> tuple[int, int]:
+    """The modes of folders and files of a job that is made in a folder of this mode."""
+    return mode & 0o2070 | 0o700, mode & 0o060 | 0o600
 
 
 @contextlib.contextmanager
