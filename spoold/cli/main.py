@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, plan, run, status, submit
+from spoold.cli import check, config, control, demo, init, job, pack, plan, purge, resend, run, status, submit
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
+from spoold.job import JobError
 from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import SpoolError
 
@@ -56,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("jobdir", metavar="JOBDIR")
     sub.set_defaults(run=job.seal)
 
+    sub = add("pack", "Make a job folder of a message and a list of recipients.")
+    pack.add_options(sub)
+    sub.set_defaults(run=pack.run)
+
     sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
     sub.add_argument("jobdir", metavar="JOBDIR")
     sub.add_argument(
@@ -78,6 +83,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("job", metavar="JOB|JOBDIR")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.set_defaults(run=plan.run)
+
+    sub = add("resend", "Make a new job for recipients of one that is done, with the same messages.")
+    sub.add_argument("job", metavar="JOB")
+    sub.add_argument("--state", metavar="STATE[,STATE…]", required=True, help=", ".join(resend.STATES))
+    sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
+    sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
+    sub.set_defaults(run=resend.run)
+
+    sub = add("purge", "Remove jobs that have been done for long, with their reports.")
+    sub.add_argument("--older-than", metavar="DURATION", required=True, help="such as 30d")
+    sub.add_argument("--dry-run", action="store_true", help="only say which")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    sub.set_defaults(run=purge.run)
 
     for name, text in (
         ("cancel", "Stop jobs: no new message leaves, what is unsent stays unsent."),
@@ -107,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except (UsageError, config.ConfigError) as error:
         return _fail(str(error), 2)
-    except (SpoolError, DatabaseError, DocumentError) as error:
+    except (SpoolError, DatabaseError, DocumentError, JobError) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
         sys.stderr.close()
