@@ -4,6 +4,7 @@ Both copy into `tmp/` first and rename the whole into `new/` in one step: never 
 user gave, only the checked name of a job and quoted paths come into a remote shell's sight.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -94,8 +95,10 @@ class LocalSpool:
     def _jobs(self, name: str) -> Iterator[tuple[str, Path]]:
         for folder in FOLDERS:
             for path in (self._path / folder / name, *(self._path / folder).glob(f"{name}.*")):
-                if path.is_dir():
-                    yield folder, path
+                # Who may only drop jobs need not be able to look at those that were taken.
+                with contextlib.suppress(PermissionError):
+                    if path.is_dir():
+                        yield folder, path
 
     def hand_over(self, cargo: Cargo, name: str, progress: Progress) -> None:
         files = Files()

@@ -42,7 +42,7 @@ def _value(value: object) -> str:
             return _text(value.isoformat())
         case Mapping():
             return "{" + ", ".join(f"{_text(str(key))}: {_value(item)}" for key, item in value.items()) + "}"
-        case Iterable():
+        case Iterable() if not isinstance(value, bytes):
             return "[" + ", ".join(map(_value, value)) + "]"
         case _:
             raise ValueError(

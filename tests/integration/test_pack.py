@@ -41,7 +41,8 @@ def test_every_option_is_a_key_of_the_manifest(agent: Agent, tmp_path: Path, fil
     (tmp_path / "list").write_bytes(b"ada@one.example\nbob@two.example\n")
     done = pack(
         agent, files[0], tmp_path / "list", "-o", tmp_path / "job", "--sender", "", "--description", 'Sale: "50 %" – now\t!',
-        "--relay", "second", "--send-after", "2030-12-01T09:00:00+01:00", "--expires", "2031-12-01T09:00:00+01:00", "--timezone", "Europe/Vienna",
+        "--relay", "second", "--send-after", "2030-12-01T09:00:00+01:00", "--expires", "2031-12-01T09:00:00+01:00",
+        "--timezone", "Europe/Vienna",
         "--rate", "1200/h", "--priority", "low", "--on-uncertain", "hold", "--strict", "--allow-duplicate",
         "--window", "Mon-Fri 18:00-08:00", "--window", "Sat,Sun 00:00-24:00", "--domain-rate", "gmail.com=60/m",
         "--set", "retry={every: 2h, for: 3d}",

@@ -4,6 +4,7 @@ from tests.servers.agent import MESSAGE, Agent
 from tests.servers.relay import Relay
 from tests.servers.script import Reply, Rule
 
+WHOLE = b"Date: Tue, 1 Dec 2026 09:00:00 +0100\nMessage-ID: <1@example.com>\n" + MESSAGE
 BARE = b"Subject: without date or id\n\n.dot\nbody\n"
 
 
@@ -16,7 +17,7 @@ def test_failed_recipients_get_the_same_bytes_with_their_columns(agent: Agent, r
     rows = 'address,name,message\nada@one.example,Ada,\nbad1@one.example,"B, 1",\nbad2@two.example,,own.eml\nbob@two.example,Bob,\n'
     manifest = {"rate": "500/s", "description": "Sale: now", "expect": {"recipients": 4}}
     agent.start()
-    agent.drop("sale", rows, manifest=manifest, message=BARE, files={"own.eml": MESSAGE})
+    agent.drop("sale", rows, manifest=manifest, message=BARE, files={"own.eml": WHOLE})
     counts = agent.wait_state("sale", "finished")["counts"]
     assert (counts["sent"], counts["failed"]) == (2, 2)
     (first,) = {mail.data for mail in relay.accepted}
@@ -35,7 +36,7 @@ def test_failed_recipients_get_the_same_bytes_with_their_columns(agent: Agent, r
     assert (folder / "recipients.csv").read_bytes() == (
         b'address,message,name\r\nbad1@one.example,message.eml,"B, 1"\r\nbad2@two.example,own.eml,\r\n'
     )
-    assert (folder / "own.eml").read_bytes() == MESSAGE
+    assert (folder / "own.eml").read_bytes() == WHOLE
     text = (folder / "job.yaml").read_text()
     assert text.startswith("# resent from sale: failed, expired\n")
     assert 'description: "Sale: now"' in text

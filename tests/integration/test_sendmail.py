@@ -199,6 +199,18 @@ def test_configuration_and_spool_that_are_missing_have_codes(agent: Agent, tmp_p
     assert sendmail(agent, "a@b").returncode == os.EX_CONFIG
 
 
+def test_disk_that_fails_is_told_and_leaves_nothing(agent: Agent) -> None:
+    """A limit on the size of files stands for the disk."""
+    command = f"ulimit -f 8; exec {sys.executable} -m spoold --config {agent.config} sendmail a@one.example"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], input=b"Subject: x\n\n" + b"text\n" * 20_000, capture_output=True, check=False
+    )
+    assert done.returncode == os.EX_IOERR
+    assert done.stderr == b"sendmail: the job cannot be written now: File too large\n"
+    assert _jobs(agent) == []
+    assert list((agent.spool / "tmp").iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_user_who_may_only_drop_jobs_can_send(agent: Agent, relay: Relay, tmp_path: Path) -> None:
     for path in (tmp_path, *tmp_path.parents):
