@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.agent.acceptance import Acceptance, Accepted, Settings
 from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Seen, Upload
-from spoold.agent.pickup import Pickups
+from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
 from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, take
 from spoold.core.completeness import Rule
@@ -179,7 +179,7 @@ class Intake:
         """A single message that brings its envelope becomes an upload; any other file is no job."""
         found = self._pickups.look(upload, self._settings.policy, begun)
         if isinstance(found, str):
-            if found.startswith("a job is a folder"):
+            if found.startswith(NO_JOB):
                 self._problem(upload, found)
                 upload.look_at = begun + 10.0
             else:

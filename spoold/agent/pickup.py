@@ -23,10 +23,8 @@ from spoold.storage.spooldir import Spool, clean_name
 SUFFIX = ".eml"
 MAKING = ".pickup-"
 PICKED = ".picked-"
-_NO_JOB = (
-    "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one;"
-    " or it is a file NAME.eml that begins with X-Sender and X-Receiver lines"
-)
+NO_JOB = "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one"
+_NO_ENVELOPE = f"{NO_JOB}; or a file NAME.eml that begins with X-Sender and X-Receiver lines"
 
 
 class Pickups:
@@ -44,14 +42,14 @@ class Pickups:
         upload.looked = True
         entry = self._spool.files.stat(self._spool.fd("new"), (upload.name,))
         if entry is None or entry.kind is not Kind.FILE or not upload.name.lower().endswith(SUFFIX):
-            return _NO_JOB
+            return NO_JOB
         seen = hash((*entry.fingerprint, entry.ctime_ns))
         if seen != upload.tree:
             at_rest = 0.0 if upload.tree else max(0.0, self._clock() - entry.ctime_ns / 1e9)
             upload.tree, upload.changed_at = seen, now - at_rest
         pickup = self._read(entry)
         if pickup is None:
-            return _NO_JOB
+            return _NO_ENVELOPE
         if upload.renamed_in:
             return entry
         if not policy.quiet:
