@@ -22,8 +22,13 @@ def run(options: argparse.Namespace) -> int:
 
 def example(name: str) -> Path:
     """A file or folder of the example spool, from the installed package or from a checkout."""
+    return data("spool_example", name)
+
+
+def data(folder: str, name: str) -> Path:
+    """What came with the program: `name` in `folder`, from the installed package or from a checkout."""
     root = Path(str(files("spoold")))
-    for place in (root / "data" / "spool_example", root.parent / "spool_example"):
-        if (place / name).exists():
-            return place / name
-    raise FileNotFoundError(2, "the example spool is missing from this installation", name)
+    for place in (root / "data", root.parent):
+        if (place / folder / name).exists():
+            return place / folder / name
+    raise FileNotFoundError(2, f"{folder}/{name} is missing from this installation", name)
