@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spoold.cli import completion, manual, schema
+from spoold.cli.main import parser
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,10 +18,11 @@ def files() -> Iterator[tuple[str, Callable[[], str]]]:
     """Every path below the root, and what makes its text."""
     for name in schema.FORMS:
         yield f"schema/{schema.file_name(name)}", lambda name=name: _json(name)  # type: ignore[misc]
-    for page, make in manual.PAGES.items():
-        yield f"man/{page}", make
+    yield "man/spoold.1", lambda: manual.spoold(parser())
+    for name in schema.FORMS:
+        yield f"man/{name}.5", lambda name=name: manual.document(name)  # type: ignore[misc]
     for shell, file in completion.FILES.items():
-        yield f"completion/{file}", lambda shell=shell: completion.script(shell)  # type: ignore[misc]
+        yield f"completion/{file}", lambda shell=shell: completion.script(shell, parser())  # type: ignore[misc]
 
 
 def _json(name: str) -> str:
@@ -30,5 +32,5 @@ def _json(name: str) -> str:
 if __name__ == "__main__":
     for path, make in files():
         (ROOT / path).parent.mkdir(exist_ok=True)
-        (ROOT / path).write_text(make())
+        (ROOT / path).write_text(make(), encoding="utf-8")
         print(path)
