@@ -26,6 +26,8 @@ _KINDS = {
 #: The values of options that take one of a few.
 _CHOICES = {"state": list(STATES), "priority": [*Priority], "on_uncertain": [*OnUncertain]}
 _JOBS = "command spoold completion jobs 2>/dev/null"
+#: shtab's own zsh would ask for the jobs when the script is loaded, not when they are needed.
+_ZSH_JOBS = f'_spoold_jobs() {{ compadd -- ${{(f)"$({_JOBS})"}} }}'
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,13 +54,18 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
     """The script for `shell`, one of `FILES`, of all that `parser` knows."""
     import shtab
 
-    kinds: dict[str, Any] = {"file": shtab.FILE, "directory": shtab.DIRECTORY, "job": shtab.cmd(_JOBS)}
+    job = {**shtab.cmd(_JOBS), "zsh": "_spoold_jobs"}
+    kinds: dict[str, Any] = {"file": shtab.FILE, "directory": shtab.DIRECTORY, "job": job}
     for action in _actions(parser):
         if action.dest in _CHOICES:
             action.choices = _CHOICES[action.dest]
         elif isinstance(action.metavar, str) and action.metavar in _KINDS:
             action.complete = kinds[_KINDS[action.metavar]]  # type: ignore[attr-defined]
-    text: str = shtab.complete(parser, shell)
+    # A preamble for each shell is what shtab documents, and not what it declares.
+    preamble: Any = {"zsh": _ZSH_JOBS}
+    text = shtab.complete(parser, shell, preamble=preamble)
+    if shell == "zsh":
+        text = text.replace('"(*):', '"*:')  # an argument that may be repeated; shtab's form completes the first only
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
 

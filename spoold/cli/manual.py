@@ -103,10 +103,10 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _keys(node: dict[str, Any]) -> Iterator[str]:
     required = node.get("required", ())
     for key, item in node["properties"].items():
-        remarks = [_kind(item)] + ["required"] * (key in required)
+        yield from _item(f"{key}:", item["description"])
+        yield from (".br", _escape(f"Value: {_kind(item)}.{' Required.' if key in required else ''}"))
         if "default" in item:
-            remarks.append(f"default {_written(item['default'])}")
-        yield from _item(f"{key}:", f"{item['description']} ({'; '.join(remarks)}.)")
+            yield from (".br", _escape(f"Default: {_written(item['default'])}."))
         inner = next((part for part in _parts(item) if "properties" in part), None)
         if inner is None and isinstance(part := item.get("additionalProperties"), dict) and "properties" in part:
             inner = part
@@ -135,7 +135,7 @@ def _one_kind(part: dict[str, Any]) -> str:
         case {"patternErrorMessage": str(text)}:
             return text.removeprefix("expected ")
         case {"type": "array", "items": items}:
-            return f"a list of {_kind(items).replace('a ', 'entries, each a ', 1)}"
+            return f"a list, each {_kind(items)}" if "patternErrorMessage" in items else "a list"
         case {"type": "object", "propertyNames": {"patternErrorMessage": str(text)}, "additionalProperties": values}:
             return f"a mapping of {text.removeprefix('expected ')}, to {_one_kind(values)}"
         case {"type": "integer", "minimum": least, **rest}:

@@ -268,4 +268,3 @@ def test_schema_and_program_agree_on_every_notation_in_every_place(notation: str
         value = load(base.encode(), name).value
         for place in places(value):
             agree(name, changed(value, place, notation))
-            agree(name, changed(value, place, [notation]))
