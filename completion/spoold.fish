@@ -140,4 +140,4 @@ complete -c spoold -n '_shtab_spoold_using retry' -l uncertain -d 'also those th
 complete -c spoold -n '_shtab_spoold_using retry; and test $_shtab_spoold_npos -ge 0' -ka "(command spoold completion jobs 2>/dev/null)" -d 'a job'"'"'s name, or its folder'
 complete -c spoold -n '_shtab_spoold_using; and test $_shtab_spoold_npos -eq 0' -a completion -d 'Print the script that completes spoold'"'"'s command line in a shell.'
 complete -c spoold -n '_shtab_spoold_using completion' -s h -l help -d 'show this help message and exit'
-complete -c spoold -n '_shtab_spoold_using completion; and test $_shtab_spoold_npos -eq 0' -ka "bash zsh fish jobs" -d 'jobs: the names that the scripts ask for'
+complete -c spoold -n '_shtab_spoold_using completion; and test $_shtab_spoold_npos -eq 0' -ka "bash zsh fish jobs" -d 'the shell; `jobs` prints the names that the scripts ask for'

@@ -13,11 +13,17 @@ def run(options: argparse.Namespace) -> int:
     made = Spool.create(path)
     target = path / "spoold.yaml"
     if not target.exists():
-        target.write_bytes(example("spoold.yaml").read_bytes())
+        target.write_text(configuration(), encoding="utf-8")
         made.append("spoold.yaml")
     print(f"{path}: made {', '.join(made)}" if made else f"{path}: is a spool already; nothing changed")
     print(f"Next: set the relay in {target}, then: spoold --config {target} check")
     return 0
+
+
+def configuration() -> str:
+    """The example's spoold.yaml; its first line names the schema where it is now, for editors."""
+    first, *rest = example("spoold.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    return f"{first.partition('=')[0]}={data('schema', 'spoold.schema.json')}\n" + "".join(rest)
 
 
 def example(name: str) -> Path:

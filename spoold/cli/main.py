@@ -126,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=control.run)
 
     sub = add("completion", "Print the script that completes spoold's command line in a shell.")
-    sub.add_argument("shell", choices=[*completion.FILES, "jobs"], help="jobs: the names that the scripts ask for")
+    sub.add_argument(
+        "shell", choices=[*completion.FILES, "jobs"], help="the shell; `jobs` prints the names that the scripts ask for"
+    )
     sub.set_defaults(run=completion.run)
     return top
 

@@ -63,7 +63,7 @@ def spoold(parser: argparse.ArgumentParser) -> str:
         if name == "sendmail":
             lines += [f".B {_escape(sendmail.USAGE.removeprefix('usage: ').partition('  (')[0])}"]
         else:
-            lines += [f".B {_escape(_usage(command))}", *_options(command)]
+            lines += [f".B {_escape(_usage(command))}", *_options(command, but="help")]
     lines += [".SH EXIT STATUS", *_list(_EXIT)]
     lines += [".SH ENVIRONMENT", *_list([("SPOOLD_CONFIG", "The configuration, unless --config names one.")])]
     lines += [".SH FILES", *_list(_FILES), ".SH SEE ALSO", _references("job.yaml(5)", "spoold.yaml(5)")]
@@ -89,9 +89,9 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     return " ".join(parser.format_usage().removeprefix("usage:").split())
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+def _options(parser: argparse.ArgumentParser, but: str = "") -> Iterator[str]:
     for action in parser._actions:
-        if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
+        if action.help == argparse.SUPPRESS or action.dest in (but, "command"):
             continue
         value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else action.dest)
         value = str(value) if action.nargs != 0 else ""
@@ -138,6 +138,8 @@ def _one_kind(part: dict[str, Any]) -> str:
             return f"a list, each {_kind(items)}" if "patternErrorMessage" in items else "a list"
         case {"type": "object", "propertyNames": {"patternErrorMessage": str(text)}, "additionalProperties": values}:
             return f"a mapping of {text.removeprefix('expected ')}, to {_one_kind(values)}"
+        case {"type": "object", "additionalProperties": {"properties": _}}:
+            return "a mapping of names, each to a mapping with these keys"
         case {"type": "integer", "minimum": least, **rest}:
             return (
                 f"a whole number, {least} to {rest['maximum']}" if "maximum" in rest else f"a whole number from {least}"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from spoold.cli import schema
+from spoold.cli.main import main
 from spoold.core.document import Document, DocumentError, load
 from spoold.core.form import Section, validate
 from spoold.core.manifest import parse_manifest
@@ -182,6 +183,15 @@ def test_examples_name_their_schema_in_the_first_line_and_pass_it(path: Path) ->
     assert published == schema.installed(path.name).resolve()
     Draft7Validator(json.loads(published.read_text())).validate(load(rest.encode(), path.name).value)
     assert complaints(path.name, path.read_bytes()) == []
+
+
+def test_a_new_spool_has_a_configuration_that_names_the_installed_schema(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "spool")]) == 0
+    first, _, rest = (tmp_path / "spool/spoold.yaml").read_text().partition("\n")
+    named = Path(first.removeprefix("# yaml-language-server: $schema="))
+    assert named.is_absolute()
+    assert json.loads(named.read_text()) == schema.schema("spoold.yaml")
+    assert rest == (ROOT / "spool_example/spoold.yaml").read_text().partition("\n")[2]
 
 
 @pytest.mark.parametrize("name", sorted(schema.FORMS))
