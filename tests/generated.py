@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 def files() -> Iterator[tuple[str, Callable[[], str]]]:
     """Every path below the root, and what makes its text."""
     for name in schema.FORMS:
-        yield f"schema/{schema.file_name(name)}", lambda name=name: _json(name)  # type: ignore[misc]
-    yield "man/spoold.1", lambda: manual.spoold(parser())
+        yield f"spoold/data/schema/{schema.file_name(name)}", lambda name=name: _json(name)  # type: ignore[misc]
+    yield "spoold/data/man/spoold.1", lambda: manual.spoold(parser())
     for name in schema.FORMS:
-        yield f"man/{name}.5", lambda name=name: manual.document(name)  # type: ignore[misc]
+        yield f"spoold/data/man/{name}.5", lambda name=name: manual.document(name)  # type: ignore[misc]
     for shell, file in completion.FILES.items():
-        yield f"completion/{file}", lambda shell=shell: completion.script(shell, parser())  # type: ignore[misc]
+        yield f"spoold/data/completion/{file}", lambda shell=shell: completion.script(shell, parser())  # type: ignore[misc]
 
 
 def _json(name: str) -> str:

@@ -45,7 +45,7 @@ def typed(home: Path, shell: str, keys: str) -> list[str]:
     if command is None:
         assert os.environ.get("CI") != "true", f"{shell} is missing"
         pytest.skip(f"needs the Debian package {shell}")
-    published = ROOT / "completion" / completion.FILES[shell]
+    published = ROOT / "spoold/data/completion" / completion.FILES[shell]
     arguments = [command]
     if shell == "bash":
         (home / ".bashrc").write_text(f"PS1='here> '; source {published}\n")
@@ -120,7 +120,7 @@ def test_commands_options_jobs_and_files_are_completed(home: Path, shell: str, k
 def test_the_published_script_is_what_the_command_prints_and_knows_every_command_and_option(
     shell: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    published = (ROOT / "completion" / completion.FILES[shell]).read_text()
+    published = (ROOT / "spoold/data/completion" / completion.FILES[shell]).read_text()
     assert completion.script(shell, parser()) == published, "out of date: python -m tests.generated"
     assert main(["completion", shell]) == 0
     assert capsys.readouterr().out == published

@@ -16,7 +16,7 @@ from spoold.cli.main import parser
 from tests import generated
 
 ROOT = generated.ROOT
-PAGES = sorted((ROOT / "man").iterdir())
+PAGES = sorted((ROOT / "spoold/data/man").iterdir())
 
 
 def need(tool: str, package: str) -> str:
@@ -49,7 +49,7 @@ def test_mandoc_and_groff_find_nothing_to_say_of_a_page(page: Path) -> None:
 
 
 def test_spoold_1_has_every_command_with_every_option_and_its_help() -> None:
-    text = shown(ROOT / "man/spoold.1")
+    text = shown(ROOT / "spoold/data/man/spoold.1")
     for name, command in completion.commands(parser()).items():
         assert f"spoold {name}" in text
         assert str(command.description) in text.replace("’", "'")
@@ -63,7 +63,7 @@ def test_spoold_1_has_every_command_with_every_option_and_its_help() -> None:
 
 @pytest.mark.parametrize("name", sorted(schema.FORMS))
 def test_the_page_of_a_document_has_every_key_with_its_text(name: str) -> None:
-    text = shown(ROOT / f"man/{name}.5")
+    text = shown(ROOT / f"spoold/data/man/{name}.5")
 
     def look(node: Any) -> int:
         if isinstance(node, list):
@@ -86,12 +86,9 @@ def test_everything_that_is_published_is_installed() -> None:
     targets = project["tool"]["hatch"]["build"]["targets"]
     shared = targets["wheel"]["shared-data"]
     for page in PAGES:
-        assert shared[f"man/{page.name}"] == f"share/man/man{page.name[-1]}/{page.name}"
-    assert {shared[f"completion/{file}"] for file in completion.FILES.values()} == {
+        assert shared[f"spoold/data/man/{page.name}"] == f"share/man/man{page.name[-1]}/{page.name}"
+    assert {shared[f"spoold/data/completion/{file}"] for file in completion.FILES.values()} == {
         "share/bash-completion/completions/spoold",
         "share/zsh/site-functions/_spoold",
         "share/fish/vendor_completions.d/spoold.fish",
     }
-    for folder in ("schema", "completion"):
-        assert targets["wheel"]["force-include"][folder] == f"spoold/data/{folder}"
-    assert {"schema", "completion", "man"} <= set(targets["sdist"]["include"])
