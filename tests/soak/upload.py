@@ -31,6 +31,11 @@ class Content:
     good: tuple[str, ...]
     bad: tuple[str, ...] = ()
 
+    def body(self, number: int) -> bytes:
+        """What the relay gets for the n-th good address, from 0, behind the header."""
+        file = self.files.get(f"messages/{number}.eml") or self.files["message.eml"]
+        return file.replace(b"\n", b"\r\n").partition(b"\r\n\r\n")[2]
+
 
 def content(job: Job, now: datetime) -> Content:
     """What the upload consists of; `now` is where its window and its `send_after` count from."""

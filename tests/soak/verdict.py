@@ -70,6 +70,7 @@ def judge(agent: Agent, accepted: Sequence[Accepted], facts: Facts) -> Verdict:
     for job, content in facts.contents:
         _judge_job(job, content, rows, states, facts, verdict)
     _judge_cancelled(accepted, rows, facts, verdict)
+    _judge_bytes(accepted, rows, facts, verdict)
     return verdict
 
 
@@ -167,6 +168,20 @@ def _judge_cancelled(accepted: Sequence[Accepted], rows: dict[str, list[Row]], f
             at = facts.cancelled.get(found[0].job) if len(found) == 1 else None
             if at is not None and message.at > at + CANCEL_TAKES:
                 verdict.wrong.append(f"{address}: taken {message.at - at:.1f} s after {found[0].job} was cancelled")
+
+
+def _judge_bytes(accepted: Sequence[Accepted], rows: dict[str, list[Row]], facts: Facts, verdict: Verdict) -> None:
+    """What was sent is what was uploaded; what was sent again is the same to the byte, Message-ID included."""
+    bodies = {to: content.body(number) for _, content in facts.contents for number, to in enumerate(content.good)}
+    versions: dict[str, set[bytes]] = defaultdict(set)
+    for message in accepted:
+        for address in message.recipients:
+            versions[address].add(message.data)
+            if message.data.partition(b"\r\n\r\n")[2] != bodies.get(address):
+                verdict.wrong.append(f"{address}: got other bytes than were uploaded for it")
+    for address, found in versions.items():
+        if len(found) > len(rows.get(address, [])):
+            verdict.wrong.append(f"{address}: got {len(found)} versions of its message")
 
 
 def table(verdict: Verdict, facts: Facts) -> str:
