@@ -33,6 +33,7 @@ def main() -> int:
     # One that is told to end takes its agent with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = Path(tempfile.mkdtemp(prefix="spoold-soak-"))
+    print(f"in {root}", flush=True)
     with Soak(root) as soak:
         soak.run(steps, patience=120)
         verdict = judge(soak.agent, soak.accepted(), soak.facts)
@@ -40,7 +41,7 @@ def main() -> int:
     for line in verdict.wrong[:100]:
         print(f"wrong: {line}")
     if verdict.wrong:
-        print(f"What was left is in {root}")
+        print(f"All that was left is in {root}")
         return 1
     shutil.rmtree(root)
     return 0
