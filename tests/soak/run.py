@@ -161,7 +161,10 @@ class Soak:
         if step.wish is Wish.UNCERTAIN:
             self._retry_uncertain()
             return
-        names = sorted(path.name for folder in LIVE for path in (self.agent.spool / folder).glob("job-*"))
+        # Only what is held can be released.
+        pattern = "job-*/HOLD" if step.wish is Wish.RELEASE else "job-*/job.yaml"
+        places = [path for folder in LIVE for path in (self.agent.spool / folder).glob(pattern)]
+        names = sorted(path.parent.name for path in places)
         if not names:
             return
         name = names[int(step.pick * len(names))]
@@ -171,7 +174,7 @@ class Soak:
     def wish(self, name: str, step: Control) -> bool:
         """Touch, remove or edit a file of a live job, wherever it stands just now; whether that could be done."""
         if step.wish is Wish.CANCEL:
-            # Before the touch, so that nothing is called cancelled by nobody; after it, so that nothing is late too soon.
+            # Noted before the touch, so that no job is cancelled by nobody, and again after it, for the time that it had.
             self.facts.cancelled.setdefault(name, time.monotonic())
         for folder in LIVE:
             with contextlib.suppress(FileNotFoundError), _opened(self.agent.spool / folder / name) as root:
