@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from spoold.agent.backlog import FIRST, Backlog
-from spoold.core.manifest import Manifest, Priority, Timing
+from spoold.core.manifest import Manifest, Priority
 from spoold.core.planner import JobSnapshot, Schedule
 from spoold.core.rate import Rate
 from spoold.core.retry import RetryPolicy
 from spoold.core.state import RecipientState, Standing
 from spoold.storage.record import DueRecipient, JobRow
+
+#: How many recipients are read ahead at the least.
+AHEAD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,9 @@ class LiveJob:
     id: int
     name: str
     manifest: Manifest
-    timing: Timing
+    """With the timing that counts now."""
     source: bytes
-    """The job.yaml that the terms come from."""
+    """The job.yaml that the timing comes from."""
     terms: Terms
     accepted_at: float
     standing: Standing
@@ -55,6 +58,9 @@ class LiveJob:
     cursor: tuple[float, int] = FIRST
     """How far the present pass of reading ahead has come."""
     reading: bool = False
+    read_at: float = 0.0
+    ahead: int = AHEAD
+    """How many are read at a time, by how fast they go."""
     missed: bool = False
     """Something became due behind the cursor: one more pass."""
     ending: bool = False
@@ -70,12 +76,11 @@ class LiveJob:
     """When the dispatcher looks at the job again by itself."""
 
     @classmethod
-    def of(cls, row: JobRow, manifest: Manifest, timing: Timing, terms: Terms) -> "LiveJob":
+    def of(cls, row: JobRow, manifest: Manifest, terms: Terms) -> "LiveJob":
         return cls(
             id=row.id,
             name=row.name,
             manifest=manifest,
-            timing=timing,
             source=row.timing or row.manifest,
             terms=terms,
             accepted_at=row.accepted_at,
@@ -87,6 +92,11 @@ class LiveJob:
             expired=row.expired,
             warnings=list(row.warnings),
         )
+
+    @property
+    def is_short(self) -> bool:
+        """Whether more should be read."""
+        return self.backlog.short < self.ahead // 2
 
     @property
     def unfinished(self) -> int:
