@@ -92,9 +92,9 @@ def _rows(database: sqlite3.Connection) -> dict[str, list[Row]]:
     """Each address with its recipients: several where content may be sent by several jobs."""
     found: dict[str, list[Row]] = defaultdict(list)
     for address, *rest in database.execute(
-        "SELECT r.address, j.name, r.state, coalesce(r.diagnostic, ''),"
-        " (SELECT count(*) FROM attempt a WHERE a.recipient_id = r.id AND a.result = 'uncertain')"
-        " FROM recipient r JOIN job j ON j.id = r.job_id WHERE j.accepted"
+        "WITH doubt AS (SELECT recipient_id, count(*) AS n FROM attempt WHERE result = 'uncertain' GROUP BY 1)"
+        " SELECT r.address, j.name, r.state, coalesce(r.diagnostic, ''), coalesce(d.n, 0)"
+        " FROM recipient r JOIN job j ON j.id = r.job_id LEFT JOIN doubt d ON d.recipient_id = r.id WHERE j.accepted"
     ):
         found[address].append(Row(*rest))
     return found
