@@ -7,6 +7,7 @@ goes back to new/.
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,6 +60,8 @@ class Intake:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
         self._renamed: set[str] = set()
         self._stopping = False
+        #: A scan may be on its way when the end comes: threads that have ended take nothing more.
+        self._submitting = threading.Lock()
 
     # --- for the event loop -----------------------------------------------------------------------------------------
 
@@ -97,8 +100,11 @@ class Intake:
             if upload.busy:
                 continue
             if upload.look_at <= now:
-                upload.busy = True
-                self._threads.submit(self._handle, upload)
+                with self._submitting:
+                    if self._stopping:
+                        return None
+                    upload.busy = True
+                    self._threads.submit(self._handle, upload)
             else:
                 wait = upload.look_at - now if wait is None else min(wait, upload.look_at - now)
         return wait
@@ -118,7 +124,8 @@ class Intake:
 
     def stop(self) -> None:
         """End; what is being taken is finished first."""
-        self._stopping = True
+        with self._submitting:
+            self._stopping = True
         self._threads.shutdown(cancel_futures=True)
 
     # --- in a worker thread -----------------------------------------------------------------------------------------

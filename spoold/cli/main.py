@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from spoold import __version__
@@ -25,6 +26,7 @@ from spoold.cli import (
 )
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
+from spoold.core.problem import printable
 from spoold.job import JobError
 from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import SpoolError
@@ -158,7 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        return _fail(f"internal error, a bug, please report it: {type(error).__name__}: {error}", 1)
+        return _fail(f"internal error, a bug, please report it: {'; '.join(_causes(error))}", 1)
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """What went wrong and where, in one line each: a report of a bug must be of use without a traceback."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    yield printable(f"{type(error).__name__}: {error}{where}", 500)
 
 
 def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:
