@@ -219,7 +219,8 @@ class Intake:
         if self._spool.files.stat(self._spool.fd("active"), (TAKE + name,)) is not None:
             self._spool.move(TAKE + name, "active", accepted.state.folder, accepted.name)
         self._clean(name, accepted.name)
-        self._projector.write(accepted.job_id)
+        if accepted.failed or accepted.state.final:
+            self._projector.write(accepted.job_id)
         self._admission.settle(accepted.job_id)
         upload.finish = None
         self._uploads.pop(upload.name, None)
@@ -265,6 +266,6 @@ class Intake:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
             self._clean(name, job[0])
         for job_id in self._admission.unsettled():
-            # One that was rejected is looked at by nobody else, and may have no report yet.
+            # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
             self._projector.write(job_id)
         self._admission.settle()

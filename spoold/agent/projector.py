@@ -9,16 +9,16 @@ import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
+from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
-from spoold.core.manifest import parse_manifest
 from spoold.core.problem import printable
 from spoold.core.state import Standing
 from spoold.failpoint import failpoint
@@ -38,6 +38,9 @@ _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
 _SHARE = 40.0
 _MARK_EVERY = 30.0
+#: After each report that is only brought up to date after a start: the rest, in times of what it took.
+_STATUS_REST = 3.0
+_TABLE_REST = 9.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
@@ -87,7 +90,7 @@ class Projector:
         clock: Callable[[], float],
         relay_fault: Callable[[int], str | None],
         eta: Callable[[int, float | None], float | None],
-        zone: Callable[[], tzinfo],
+        zone: Callable[[], ZoneInfo],
     ) -> None:
         self._spool = spool
         self._store = store
@@ -101,6 +104,8 @@ class Projector:
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stale: deque[tuple[int, bool]] = deque()
+        self._catching_up: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -116,6 +121,12 @@ class Projector:
             paper.table_cost = 0.0
             self._wake.set()
 
+    def refresh(self, job_ids: Sequence[int]) -> None:
+        """These jobs' reports may be out of date, as after a kill: before `run`, which writes them behind all others, the
+        statuses first.
+        """
+        self._stale.extend((job_id, whole) for whole in (False, True) for job_id in job_ids)
+
     @property
     def settled(self) -> bool:
         """Everything known is written."""
@@ -123,6 +134,7 @@ class Projector:
 
     async def run(self) -> None:
         """Write until `stop`."""
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
         while not self._stopping:
             if self._pending:
                 with contextlib.suppress(TimeoutError):
@@ -137,10 +149,13 @@ class Projector:
         """Write everything that is not written yet, then end."""
         self._stopping = True
         self._wake.set()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
         loop = asyncio.get_running_loop()
-        for paper in list(self._papers.values()):
+        stale = [self._papers.get(job_id) or _Paper(job_id) for job_id, whole in self._stale if whole]
+        for paper in {paper.job_id: paper for paper in (*self._papers.values(), *stale)}.values():
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._project, paper, True)
@@ -165,10 +180,23 @@ class Projector:
                 paper.table_dirty = False
             self._start(paper, table)
 
-    def _start(self, paper: _Paper, whole: bool) -> None:
+    async def _catch_up(self) -> None:
+        while self._stale:
+            job_id, whole = self._stale[0]
+            paper = self._papers.setdefault(job_id, _Paper(job_id, dirty=False, table_dirty=False))
+            # One that is dirty is written anyway.
+            if not (paper.busy or paper.dirty or paper.table_dirty):
+                paper.busy = True
+                begun = time.monotonic()
+                await asyncio.wait([self._start(paper, whole)])
+                await asyncio.sleep((_TABLE_REST if whole else _STATUS_REST) * (time.monotonic() - begun))
+            self._stale.popleft()
+
+    def _start(self, paper: _Paper, whole: bool) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._write(paper, whole))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -321,12 +349,12 @@ class Projector:
         paper.table_cost = paper.table_at - begun
 
 
-def _facts(job: JobRow, zone: tzinfo) -> _Facts:
+def _facts(job: JobRow, zone: ZoneInfo) -> _Facts:
     try:
-        manifest = parse_manifest(job.manifest)
-        name = (manifest if job.timing is None else parse_manifest(job.timing)).timing.timezone
+        manifest = manifest_of(job, zone)
     except DocumentError:
         return _Facts("", "", zone)  # a rejected job's
+    name = manifest.timing.timezone
     return _Facts(printable(manifest.description, 500), manifest.sender, ZoneInfo(name) if name else zone)
 
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from zoneinfo import ZoneInfo
 
 from spoold import __version__
 from spoold.agent.acceptance import Settings
@@ -26,10 +26,9 @@ from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
-from spoold.agent.terms import Defaults, terms_of
+from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
 from spoold.core.completeness import IntakePolicy
-from spoold.core.manifest import parse_manifest
 from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
@@ -105,6 +104,8 @@ class Supervisor:
         self._control_now = asyncio.Event()
         self._scan_threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        # A message that is to be sent waits for no recipients that are to be read ahead.
+        self._body_threads = ThreadPoolExecutor(2, thread_name_prefix="body")
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -118,6 +119,7 @@ class Supervisor:
             await self._loop.run_in_executor(None, self._database.close)
             self._scan_threads.shutdown()
             self._threads.shutdown()
+            self._body_threads.shutdown()
         if self._failure is not None:
             raise AgentError(self._failure)
 
@@ -144,7 +146,7 @@ class Supervisor:
             self._store,
             self._configuration.relays,
             self._limiter,
-            BodyReader(self._spool, self._threads),
+            BodyReader(self._spool, self._body_threads),
             self._threads,
             clock=self._clock,
             monotonic=self._monotonic,
@@ -174,7 +176,7 @@ class Supervisor:
         )
         self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(
-            self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock()
+            self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
         await self._load()
         if self._stop_on_signals:
@@ -191,23 +193,31 @@ class Supervisor:
     # --- start ------------------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        rows = await self._loop.run_in_executor(self._threads, self._store.live_jobs)
+        rows, due = await self._loop.run_in_executor(self._threads, self._read_jobs)
+        zone = self._configuration.defaults.zone
+        unknown = {}
         for row in rows:
             job = self._add(row)
             # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
-            job.next_due = await self._loop.run_in_executor(self._threads, self._store.next_due, row.id, -1.0)
+            job.next_due = due[row.id]
+            compact = compact_of(job.manifest, row.manifest, row.timing, zone)
+            if compact != row.compact:
+                unknown[row.id] = compact
+        if unknown:
+            self._store.remember(unknown)
         # What people did while no agent ran holds from the first moment, not from the first look afterwards.
         await self._orders.obey()
+        self._projector.refresh([row.id for row in rows])
+
+    def _read_jobs(self) -> tuple[list[JobRow], dict[int, float | None]]:
+        rows = self._store.live_jobs()
+        return rows, self._store.first_due([row.id for row in rows])
 
     def _add(self, row: JobRow) -> LiveJob:
-        manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
-        timing = manifest.timing
-        if row.timing is not None:
-            timing = parse_manifest(row.timing, zone=self._configuration.defaults.zone).timing
-        terms = terms_of(timing, self._configuration.defaults, row.accepted_at)
-        job = LiveJob.of(row, manifest, timing, terms)
+        defaults = self._configuration.defaults
+        manifest = manifest_of(row, defaults.zone)
+        job = LiveJob.of(row, manifest, terms_of(manifest.timing, defaults, row.accepted_at))
         self._dispatcher.add(job)
-        self._projector.changed(row.id)
         return job
 
     def _soon(self, call: Callable[..., None], *values: object) -> None:
@@ -220,6 +230,7 @@ class Supervisor:
             row = await self._loop.run_in_executor(self._threads, self._store.job, job_id)
             if row is not None and job_id not in self._dispatcher.jobs:
                 self._add(row)
+                self._projector.changed(row.id)
                 self._control_now.set()
 
         self._group.create_task(add())
@@ -365,7 +376,7 @@ class Supervisor:
             return None
         return self._dispatcher.forecast(job, self._ledger.unsent_by_domain(job_id), speed).end
 
-    def _zone(self) -> tzinfo:
+    def _zone(self) -> ZoneInfo:
         return self._configuration.defaults.zone
 
     # --- signals and failures -------------------------------------------------------------------------------------------
@@ -388,7 +399,7 @@ class Supervisor:
             changed = self._dispatcher.use(configuration.relays)
             self._intake.use(configuration.settings)
             for job in self._dispatcher.jobs.values():
-                terms = terms_of(job.timing, configuration.defaults, job.accepted_at)
+                terms = terms_of(job.manifest.timing, configuration.defaults, job.accepted_at)
                 self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
         self._notifier.ready(self._bulletin.summary())
