@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +28,7 @@ from spoold.core.field import (
     ZoneField,
 )
 from spoold.core.form import Section, validate
+from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, printable, shown
 from spoold.core.quantity import DURATION_FORM, parse_duration
 from spoold.core.retry import DEFAULT
@@ -149,6 +150,11 @@ def read(path: Path) -> Config:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position)))) from None
     for name, relay in form.relays.items():
         _check_relay(name, relay, base, document, problems)
+    if form.notify is not None and DEFAULT_RELAY not in form.relays:
+        text = (
+            f"summary mails go by the relay named {DEFAULT_RELAY}, and there is none; there are {_names(form.relays)}"
+        )
+        problems.append(Problem(document.place(("notify",)), text))
     if problems:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position))))
     relays = {name: _relay(name, relay, base) for name, relay in form.relays.items()}
@@ -160,7 +166,7 @@ def read(path: Path) -> Config:
         limits=Limits(
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
         ),
-        warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
+        notify=form.notify,
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
 
@@ -211,6 +217,10 @@ def _readable_relays(document: Document) -> dict[str, _Relay]:
     return found
 
 
+def _names(relays: Iterable[str]) -> str:
+    return ", ".join(map(printable, relays))
+
+
 def _position(problem: Problem) -> tuple[int, ...]:
     return tuple(int(number) for number in problem.where.rsplit(":", 2)[1:])
 
@@ -236,7 +246,7 @@ def _check_relay(name: str, relay: _Relay, base: Path, document: Document, probl
     seen, following = {name}, relay.fallback
     while following is not None:
         if following not in others:
-            wrong("fallback", f"no relay {shown(following)}; there are {', '.join(map(printable, others))}")
+            wrong("fallback", f"no relay {shown(following)}; there are {_names(others)}")
             break
         if following in seen:
             wrong("fallback", f"the fallbacks lead in a circle, back to {following}")
