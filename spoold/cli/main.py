@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, pack, plan, purge, resend, run, status, submit
+from spoold.cli import check, config, control, demo, dsn, init, job, pack, plan, purge, resend, run, status, submit
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
 from spoold.job import JobError
@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
     sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
     sub.set_defaults(run=resend.run)
+
+    sub = add("dsn", "Write RFC 3464 delivery-status files for a job's failed, expired and delayed recipients.")
+    sub.add_argument("job", metavar="JOB")
+    sub.set_defaults(run=dsn.run)
 
     sub = add("purge", "Remove jobs that have been done for long, with their reports.")
     sub.add_argument("--older-than", metavar="DURATION", required=True, help="such as 30d")
