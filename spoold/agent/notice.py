@@ -68,11 +68,18 @@ class Notices:
         self._monotonic = monotonic
         #: When to try to write the upload of a job; infinity where it is written.
         self._again: dict[int, float] = {}
+        self._stopping = False
 
     async def run(self, threads: ThreadPoolExecutor) -> None:
-        """Tell of what ends, until cancelled."""
+        """Tell of what ends, until cancelled; an upload that is being written then is finished."""
         while True:
-            await asyncio.get_running_loop().run_in_executor(threads, self.look)
+            look = asyncio.get_running_loop().run_in_executor(threads, self.look)
+            try:
+                await asyncio.shield(look)
+            except asyncio.CancelledError:
+                self._stopping = True
+                await asyncio.gather(look, return_exceptions=True)
+                raise
             await asyncio.sleep(_EVERY)
 
     # --- in a thread ------------------------------------------------------------------------------------------------
@@ -103,6 +110,8 @@ class Notices:
             self._outbox.drop(ended.job_id for ended in pending if self._again.get(ended.job_id) != float("inf"))
             return
         for ended in pending:
+            if self._stopping:
+                return
             if self._again.get(ended.job_id, 0.0) > self._monotonic():
                 continue
             self._again[ended.job_id] = self._monotonic() + _AFTER_ERROR
