@@ -236,7 +236,7 @@ def test_planted_report_is_replaced_by_the_agents(agent: Agent, relay: Relay, tm
     assert status["counts"]["sent"] == status["total"] == 1
     report = agent.spool / "done" / name / "report"
     assert sorted(path.name for path in report.iterdir()) == [
-        "attempts.jsonl", "recipients.csv", "statistics.json", "status.json", "status.txt",
+        "attempts.jsonl", "index.html", "recipients.csv", "statistics.json", "status.json", "status.txt",
     ]  # fmt: skip
     assert not report.is_symlink()
     assert [path.name for path in outside.iterdir()] == ["status.txt"]
