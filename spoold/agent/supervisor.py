@@ -21,6 +21,7 @@ from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
+from spoold.agent.notice import Notices
 from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
@@ -28,11 +29,13 @@ from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
 from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
+from spoold.core.address import Address
 from spoold.core.completeness import IntakePolicy
 from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
+from spoold.storage.outbox import Outbox
 from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
 from spoold.storage.spooldir import Spool
@@ -62,6 +65,8 @@ class Configuration:
     keep_done: float | None
     """Seconds after which a finished job is removed; None keeps it."""
     limits: Limits = field(default_factory=Limits)
+    notify: Address | None = None
+    """Who gets a summary mail of each job that ends."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -174,10 +179,22 @@ class Supervisor:
             clock=self._clock,
             defaults=lambda: self._configuration.defaults,
         )
+        self._notices = Notices(
+            self._spool,
+            self._store,
+            self._ledger,
+            Outbox(self._database),
+            address=lambda: self._configuration.notify,
+            limit=lambda: self._configuration.intake.max_message,
+            zone=self._zone,
+            clock=self._clock,
+            monotonic=self._monotonic,
+        )
         self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(
             self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
+        await self._loop.run_in_executor(self._threads, self._notices.recover)
         await self._load()
         if self._stop_on_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -254,6 +271,7 @@ class Supervisor:
                         ("disk", self._look_at_disk()),
                         ("watchdog", self._ping()),
                         ("purge", self._purge()),
+                        ("notice", self._notices.run(self._threads)),
                     )
                 ]
                 dispatcher = group.create_task(self._dispatcher.run(), name="dispatcher")
@@ -347,6 +365,7 @@ class Supervisor:
         while calm < 3:
             await asyncio.sleep(0.2)
             busy = self._intake.settling or not self._dispatcher.idle or not self._projector.settled
+            busy = busy or not await self._loop.run_in_executor(self._threads, self._notices.settled)
             calm = 0 if busy else calm + 1
         self._stop.set()
 

@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document import Document, DocumentError, load
 from spoold.core.form import validate
+from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, printable, shown
 from spoold.smtp.connection import Relay, SecretError, Security
 from spoold.smtp.session import Timeouts
@@ -76,6 +77,11 @@ def read(path: Path) -> Config:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position)))) from None
     for name, relay in form.relays.items():
         _check_relay(name, relay, base, document, problems)
+    if form.notify is not None and DEFAULT_RELAY not in form.relays:
+        text = (
+            f"summary mails go by the relay named {DEFAULT_RELAY}, and there is none; there are {_names(form.relays)}"
+        )
+        problems.append(Problem(document.place(("notify",)), text))
     if problems:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position))))
     relays = {name: _relay(name, relay, base) for name, relay in form.relays.items()}
@@ -87,7 +93,7 @@ def read(path: Path) -> Config:
         limits=Limits(
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
         ),
-        warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
+        notify=form.notify,
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
 
@@ -138,6 +144,10 @@ def _readable_relays(document: Document) -> dict[str, RelaySection]:
     return found
 
 
+def _names(relays: Iterable[str]) -> str:
+    return ", ".join(map(printable, relays))
+
+
 def _position(problem: Problem) -> tuple[int, ...]:
     return tuple(int(number) for number in problem.where.rsplit(":", 2)[1:])
 
@@ -163,7 +173,7 @@ def _check_relay(name: str, relay: RelaySection, base: Path, document: Document,
     seen, following = {name}, relay.fallback
     while following is not None:
         if following not in others:
-            wrong("fallback", f"no relay {shown(following)}; there are {', '.join(map(printable, others))}")
+            wrong("fallback", f"no relay {shown(following)}; there are {_names(others)}")
             break
         if following in seen:
             wrong("fallback", f"the fallbacks lead in a circle, back to {following}")

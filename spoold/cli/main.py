@@ -14,6 +14,7 @@ from spoold.cli import (
     config,
     control,
     demo,
+    dsn,
     init,
     job,
     pack,
@@ -107,6 +108,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
     sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
     sub.set_defaults(run=resend.run)
+
+    sub = add("dsn", "Write RFC 3464 delivery-status files for a job's failed, expired and delayed recipients.")
+    sub.add_argument("job", metavar="JOB")
+    sub.set_defaults(run=dsn.run)
 
     sub = add("purge", "Remove jobs that have been done for long, with their reports.")
     sub.add_argument("--older-than", metavar="DURATION", required=True, help="such as 30d")

@@ -50,7 +50,7 @@ function _shtab_spoold_using
   test "$_shtab_spoold_cmdpath" = "$argv"
 end
 
-set -g _shtab_spoold_commands demo init run check validate seal pack submit sendmail status plan resend purge cancel hold release retry completion
+set -g _shtab_spoold_commands demo init run check validate seal pack submit sendmail status plan resend dsn purge cancel hold release retry completion
 set -g _shtab_spoold_opts_with_value --config --description --domain-rate --expires --keep --name --older-than --on-uncertain --output --priority --rate --relay --send-after --send-to --sender --set --state --timezone --window -o
 
 complete -c spoold -e
@@ -119,6 +119,9 @@ complete -c spoold -n '_shtab_spoold_using resend' -l state -xka "uncertain sent
 complete -c spoold -n '_shtab_spoold_using resend' -l name -x -d 'the new job'"'"'s name; else JOB-resend'
 complete -c spoold -n '_shtab_spoold_using resend' -l allow-duplicate -d 'even if the very same was resent before'
 complete -c spoold -n '_shtab_spoold_using resend; and test $_shtab_spoold_npos -eq 0' -ka "(command spoold completion jobs 2>/dev/null)" -d 'the name of a job that is done'
+complete -c spoold -n '_shtab_spoold_using; and test $_shtab_spoold_npos -eq 0' -a dsn -d 'Write RFC 3464 delivery-status files for a job'"'"'s failed, expired and delayed recipients.'
+complete -c spoold -n '_shtab_spoold_using dsn' -s h -l help -d 'show this help message and exit'
+complete -c spoold -n '_shtab_spoold_using dsn; and test $_shtab_spoold_npos -eq 0' -ka "(command spoold completion jobs 2>/dev/null)" -d JOB
 complete -c spoold -n '_shtab_spoold_using; and test $_shtab_spoold_npos -eq 0' -a purge -d 'Remove jobs that have been done for long, with their reports.'
 complete -c spoold -n '_shtab_spoold_using purge' -s h -l help -d 'show this help message and exit'
 complete -c spoold -n '_shtab_spoold_using purge' -l older-than -x -d 'such as 30d'
