@@ -40,11 +40,18 @@ class Taken:
 def claim(spool: Spool, name: str) -> str:
     """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError."""
     key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
+    new = spool.fd("new")
     try:
-        spool.move(name, "new", "new", CLAIM + key)
+        spool.files.rename(new, name, new, CLAIM + key)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
+        raise
+    try:
+        spool.files.sync(new)
+    except OSError:
+        # Out of everybody's sight and not taken: nobody would look at it before the next start.
+        spool.files.rename(new, CLAIM + key, new, name)
         raise
     failpoint("claim-renamed")
     return key
@@ -136,14 +143,21 @@ def give_back(spool: Spool, name: str) -> str:
     return back
 
 
+def set_aside(spool: Spool, name: str, job: str) -> None:
+    """Rename what is left of an upload that has become a job to `.taken-JOB`, durably.
+
+    Nothing may call the job settled before: as `.claim-NAME` it would be given back, and could be sent once more.
+    """
+    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is not None:
+        spool.move(CLAIM + name, "new", "new", TAKEN + job)
+
+
 def drop_claim(spool: Spool, name: str, job: str) -> None:
     """Remove what is left of an upload that has become a job.
 
     Raises OSError where another user's folder forbids it; it is out of the way all the same, as `.taken-JOB`.
     """
-    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is None:
-        return
-    spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
+    set_aside(spool, name, job)
     spool.files.remove_tree(spool.fd("new"), TAKEN + job)
 
 
