@@ -82,7 +82,7 @@ class Database:
         try:
             self._connection = self._connect(_WRITER_CACHE)
         except sqlite3.Error as error:
-            raise DatabaseError(f"{path}: {error}") from None
+            raise _told(path, error) from None
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
 
     def _connect(self, cache: int) -> sqlite3.Connection:
@@ -100,7 +100,7 @@ class Database:
             self._check_integrity()
             self._connection.executescript(schema)
         except sqlite3.Error as error:
-            raise DatabaseError(f"{self._path}: {error}{_ADVICE if _is_damage(error) else ''}") from None
+            raise _told(self._path, error) from None
         self._thread.start()
 
     def _check_integrity(self) -> None:
@@ -170,7 +170,7 @@ class Database:
         with self._failing:
             if self._failure is not None:
                 return
-            self._failure = DatabaseError(f"{self._path}: {error}{_ADVICE if _is_damage(error) else ''}")
+            self._failure = _told(self._path, error)
         self._on_failure(self._failure)
 
     def _run(self) -> None:
@@ -254,6 +254,10 @@ class Database:
                 ours.append((future, value, error))
         if ours and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_resolve_in_loop, ours)
+
+
+def _told(path: Path, error: Exception) -> DatabaseError:
+    return DatabaseError(f"{path}: {error}{_ADVICE if _is_damage(error) else ''}")
 
 
 def _is_damage(error: Exception) -> bool:
