@@ -329,6 +329,8 @@ class Supervisor:
 
     async def _look_at_disk(self) -> None:
         while True:
+            with self._tolerant("folders"):
+                self._spool.check_folders()
             with self._tolerant("free space"):
                 free = self._spool.files.free_bytes(self._spool.root)
                 full = free < self._reserve
