@@ -92,7 +92,8 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
             for entry in wanted:
                 files.sync_file(target, entry.path)
                 failpoint("file-synced")
-        for path in {entry.path[:-1] for entry in wanted} | {()}:
+        # Each folder down to a file: one that holds only folders must be on the disk with their names, too.
+        for path in {entry.path[:depth] for entry in wanted for depth in range(len(entry.path))} | {()}:
             with files.directory(target, path) as folder:
                 files.sync(folder)
         if move:
