@@ -70,9 +70,15 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
     files.make_directory(spool.fd("active"), TAKE + name)
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
-        for entry in sorted((entry for entry in entries if entry.kind is Kind.DIRECTORY), key=lambda entry: entry.path):
-            with files.directory(target, entry.path[:-1]) as parent:
-                files.make_directory(parent, entry.path[-1])
+        folders = sorted(entry.path for entry in entries if entry.kind is Kind.DIRECTORY)
+        for path in folders:
+            with files.directory(target, path[:-1]) as parent:
+                files.make_directory(parent, path[-1])
+        # The way to a file is on the disk before the file is there: else a power cut could leave it nowhere.
+        for path in {path[:-1] for path in folders}:
+            with files.directory(target, path) as parent:
+                files.sync(parent)
+        files.sync(spool.fd("active"))
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in wanted:
             if entry.uid != owner:
@@ -92,14 +98,12 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
             for entry in wanted:
                 files.sync_file(target, entry.path)
                 failpoint("file-synced")
-        # Each folder down to a file: one that holds only folders must be on the disk with their names, too.
-        for path in {entry.path[:depth] for entry in wanted for depth in range(len(entry.path))} | {()}:
+        for path in {entry.path[:-1] for entry in wanted} | {()}:
             with files.directory(target, path) as folder:
                 files.sync(folder)
         if move:
             for entry in wanted:
                 hashes[entry.name] = _hash(spool, target, entry.path)
-    files.sync(spool.fd("active"))
     return Taken(hashes, content_digest(hashes))
 
 
