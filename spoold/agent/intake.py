@@ -16,7 +16,7 @@ from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Seen, Upload
 from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
-from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, take
+from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, set_aside, take
 from spoold.core.completeness import Rule
 from spoold.core.problem import printable
 from spoold.core.state import JobState
@@ -213,12 +213,19 @@ class Intake:
             with self._spool.job("active", TAKE + name) as root:
                 accepted = self._acceptance.admit(name, root, seen, taken, rule, errors, self._settings)
         except (OSError, ChangedError):
-            back = give_back(self._spool, name)
-            if back != name:
-                log("upload.problem", upload=printable(name), problem=f"was put back as {printable(back)}")
+            # Where even that fails, it is tried again: nobody else looks at a claimed upload before the next start.
+            upload.finish = lambda: self._return(upload, name)
+            upload.finish()
             raise
         upload.finish = lambda: self._finish(upload, name, accepted, rule)
         upload.finish()
+
+    def _return(self, upload: Upload, name: str) -> None:
+        """Put an upload that could not be taken back into new/, to be looked at again."""
+        back = give_back(self._spool, name)
+        upload.finish = None
+        if back != name:
+            log("upload.problem", upload=printable(name), problem=f"was put back as {printable(back)}")
 
     def _finish(self, upload: Upload, name: str, accepted: Accepted, rule: Rule) -> None:
         """Put an accepted job where it belongs. From here on nothing goes back: what fails is tried again."""
@@ -246,6 +253,7 @@ class Intake:
                 raise ChangedError(f"{printable(name)} changed while the upload was being taken")
 
     def _clean(self, name: str, job: str) -> None:
+        set_aside(self._spool, name, job)
         try:
             drop_claim(self._spool, name, job)
         except OSError as error:

@@ -261,6 +261,8 @@ class Projector:
                     self._press.print_now(status, report, durable=final)
                 elif not paper.new:
                     self._press.offer(status)
+            if final:
+                files.sync(root)  # that there is a report/: nobody writes it again
         if moving:
             failpoint("before-move")
             self._spool.move(job.name, here, target)

@@ -7,7 +7,7 @@ report is written. A part that fails ends the agent: better a restart with recov
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -103,6 +103,7 @@ class Supervisor:
         self._reserve = reserve
         self._notifier = Notifier()
         self._failure: str | None = None
+        self._troubles: dict[str, str] = {}
         self._state = "running"
         self._stop = asyncio.Event()
         self._scan_now = asyncio.Event()
@@ -314,7 +315,9 @@ class Supervisor:
     async def _scan(self) -> None:
         while True:
             self._scan_now.clear()
-            wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
+            wait = None
+            with self._tolerant("new"):
+                wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
             pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
             await _until(self._scan_now, pause)
 
@@ -322,23 +325,40 @@ class Supervisor:
         while True:
             await _until(self._control_now, _CONTROL_EVERY)
             self._control_now.clear()
-            await self._orders.obey()
+            with self._tolerant("control files"):
+                await self._orders.obey()
 
     def _stirred(self, upload: str, renamed_in: bool) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
         self._scan_now.set()
 
+    @contextlib.contextmanager
+    def _tolerant(self, where: str) -> Iterator[None]:
+        """An error of the file system in what is done again anyway is told once, and is no reason to end."""
+        try:
+            yield
+        except OSError as error:
+            text = error.strerror or str(error)
+            if self._troubles.get(where) != text:
+                log("spool.failed", where=where, error=text)
+            self._troubles[where] = text
+        else:
+            self._troubles.pop(where, None)
+
     async def _look_at_disk(self) -> None:
         while True:
-            free = self._spool.files.free_bytes(self._spool.root)
-            full = free < self._reserve
-            if full != self._dispatcher.disk_full:
-                self._dispatcher.disk_full = full
-                if full:
-                    log("disk.full", free=free)
-                else:
-                    log("disk.free")
-                self._dispatcher.relay_changed()
+            with self._tolerant("folders"):
+                self._spool.check_folders()
+            with self._tolerant("free space"):
+                free = self._spool.files.free_bytes(self._spool.root)
+                full = free < self._reserve
+                if full != self._dispatcher.disk_full:
+                    self._dispatcher.disk_full = full
+                    if full:
+                        log("disk.full", free=free)
+                    else:
+                        log("disk.free")
+                    self._dispatcher.relay_changed()
             await asyncio.sleep(_DISK_EVERY)
 
     async def _ping(self) -> None:
@@ -353,10 +373,11 @@ class Supervisor:
         due = 0.0
         while True:
             keep = self._configuration.keep_done
-            if keep is not None and self._monotonic() >= due:
-                await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
-                due = self._monotonic() + _PURGE_EVERY
-            await self._loop.run_in_executor(self._threads, purge.obey)
+            with self._tolerant("done"):
+                if keep is not None and self._monotonic() >= due:
+                    await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
+                    due = self._monotonic() + _PURGE_EVERY
+                await self._loop.run_in_executor(self._threads, purge.obey)
             await asyncio.sleep(_REQUESTS_EVERY)
 
     async def _watch_drain(self) -> None:

@@ -40,11 +40,18 @@ class Taken:
 def claim(spool: Spool, name: str) -> str:
     """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError."""
     key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
+    new = spool.fd("new")
     try:
-        spool.move(name, "new", "new", CLAIM + key)
+        spool.files.rename(new, name, new, CLAIM + key)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
+        raise
+    try:
+        spool.files.sync(new)
+    except OSError:
+        # Out of everybody's sight and not taken: nobody would look at it before the next start.
+        spool.files.rename(new, CLAIM + key, new, name)
         raise
     failpoint("claim-renamed")
     return key
@@ -63,9 +70,15 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
     files.make_directory(spool.fd("active"), TAKE + name)
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
-        for entry in sorted((entry for entry in entries if entry.kind is Kind.DIRECTORY), key=lambda entry: entry.path):
-            with files.directory(target, entry.path[:-1]) as parent:
-                files.make_directory(parent, entry.path[-1])
+        folders = sorted(entry.path for entry in entries if entry.kind is Kind.DIRECTORY)
+        for path in folders:
+            with files.directory(target, path[:-1]) as parent:
+                files.make_directory(parent, path[-1])
+        # The way to a file is on the disk before the file is there: else a power cut could leave it nowhere.
+        for path in {path[:-1] for path in folders}:
+            with files.directory(target, path) as parent:
+                files.sync(parent)
+        files.sync(spool.fd("active"))
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in wanted:
             if entry.uid != owner:
@@ -91,7 +104,6 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
         if move:
             for entry in wanted:
                 hashes[entry.name] = _hash(spool, target, entry.path)
-    files.sync(spool.fd("active"))
     return Taken(hashes, content_digest(hashes))
 
 
@@ -136,14 +148,21 @@ def give_back(spool: Spool, name: str) -> str:
     return back
 
 
+def set_aside(spool: Spool, name: str, job: str) -> None:
+    """Rename what is left of an upload that has become a job to `.taken-JOB`, durably.
+
+    Nothing may call the job settled before: as `.claim-NAME` it would be given back, and could be sent once more.
+    """
+    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is not None:
+        spool.move(CLAIM + name, "new", "new", TAKEN + job)
+
+
 def drop_claim(spool: Spool, name: str, job: str) -> None:
     """Remove what is left of an upload that has become a job.
 
     Raises OSError where another user's folder forbids it; it is out of the way all the same, as `.taken-JOB`.
     """
-    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is None:
-        return
-    spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
+    set_aside(spool, name, job)
     spool.files.remove_tree(spool.fd("new"), TAKEN + job)
 
 

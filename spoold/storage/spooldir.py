@@ -6,6 +6,7 @@ What is left of an upload afterwards, `new/.taken-JOB`, is rubbish.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -117,6 +118,14 @@ class Spool:
         finally:
             os.close(fd)
         return False
+
+    def check_folders(self) -> None:
+        """Raises OSError where a folder's name stands for another one than at the start: nobody would look there."""
+        for name, fd in self._fds.items():
+            ours, found = os.fstat(fd), self.files.stat(self.root, (name,))
+            if found is None or found.inode != ours.st_ino:
+                problem = "is missing" if found is None else "is another folder than at the start"
+                raise OSError(errno.ESTALE, f"{name}/ {problem}; put the first one back, or restart the agent")
 
     def jobs(self, folder: str) -> list[str]:
         """The names in `folder` that do not begin with a dot, sorted."""
