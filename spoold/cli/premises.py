@@ -33,7 +33,7 @@ def check_configuration(found: Config, findings: Findings) -> None:
         findings.bad("configuration", f"{found.path} can be written to by everybody", f"chmod o-w {found.path}")
     for relay in found.agent.relays.values():
         if isinstance(relay.password, SecretFile) and (problem := relay.password.problem()) is not None:
-            findings.warn("secret", f"relay {relay.name}: {problem}")
+            findings.warn("secret", f"relay {relay.name}: {problem}", f"chmod 0600 {relay.password.path}")
 
 
 def check_spool(found: Config, spool: Spool, findings: Findings) -> None:

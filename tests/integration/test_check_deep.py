@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def masked(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def stopped(agent: Agent, relay: Relay) -> Iterator[Agent]:
+def stopped(agent: Agent, relay: Relay) -> Agent:
     """A spool with a job in each folder, whose agent was stopped in order."""
     relay.rules.append(Rule("RCPT", Reply("550 5.1.1 No such user"), match="nobody"))
     relay.rules.append(Rule("RCPT", Reply("450 4.2.1 Later"), match="later"))
@@ -74,7 +73,7 @@ def stopped(agent: Agent, relay: Relay) -> Iterator[Agent]:
     agent.wait_state("again", "waiting")
     wait_for(lambda: (agent.status("slow") or {"counts": {"sent": 0}})["counts"]["sent"] == 1, what="the first of slow")
     assert agent.stop() == 0
-    yield agent
+    return agent
 
 
 def test_what_an_agent_leaves_that_was_stopped_in_order_agrees_to_the_byte(stopped: Agent) -> None:

@@ -1,11 +1,13 @@
 """Who can read and do what: the modes of what `spoold init` and the agent make, seen by real other users."""
 
+import contextlib
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.agent import MESSAGE
+from tests.servers.process import unavailable
 from tests.servers.relay import Relay
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -25,7 +28,7 @@ FOLDERS = ("tmp", "new", "active", "deferred", "done")
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with a uid and a primary group of the same number."""
+    """Somebody with a uid and a primary group of the same number; `python` is an interpreter that anybody can run."""
 
     uid: int
     groups: tuple[int, ...] = ()
@@ -43,7 +46,7 @@ class User:
     def spoold(
         self, *arguments: str | Path, umask: int = 0o022, code: int | None = 0
     ) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "spoold", *arguments, umask=umask, code=code)
+        return self.run(os.environ["PYTHON"], "-m", "spoold", *arguments, umask=umask, code=code)
 
     def reads(self, path: Path) -> bool:
         return self.run("cat", path, code=None).returncode == 0
@@ -55,13 +58,41 @@ BOB = User(23003, (GROUP,))
 STRANGER = User(23004)
 
 
+@pytest.fixture(scope="module")
+def python() -> Iterator[tuple[Path, str]]:
+    """An interpreter with spoold for everybody, and its module path: root's own may lie where nobody else can go."""
+    root = Path(tempfile.mkdtemp(prefix="spoold-python-"))
+    root.chmod(0o755)
+    sources = {
+        "python": sys.base_prefix, "site": sysconfig.get_path("platlib"), "checkout": str(Path(__file__).parents[2]),
+    }  # fmt: skip
+    mounted = []
+    try:
+        for name, source in sources.items():
+            (root / name).mkdir()
+            done = subprocess.run(["mount", "--bind", source, root / name], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                unavailable(f"cannot mount {source} for other users: {done.stderr.strip()}")
+            mounted.append(root / name)
+        program = root / "python" / "bin" / f"python3.{sys.version_info.minor}"
+        yield program, f"{root / 'checkout'}:{root / 'site'}"
+    finally:
+        for path in mounted:
+            subprocess.run(["umount", "--lazy", path], check=True)
+        for path in (*(root / name for name in sources), root):
+            with contextlib.suppress(FileNotFoundError):
+                path.rmdir()
+
+
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(monkeypatch: pytest.MonkeyPatch, python: tuple[Path, str]) -> Iterator[Path]:
     """A folder that everybody can enter, as /srv is; the tests' own ones are root's alone."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHON", str(python[0]))
+    monkeypatch.setenv("PYTHONPATH", python[1])
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    if AGENT.run(sys.executable, "-c", "import spoold.cli.main", code=None).returncode != 0:
-        pytest.skip("other users cannot read this checkout and its Python")
+    # For a Python that is built with a shared library of its own.
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(python[0].parents[1] / "lib"))
+    AGENT.run(python[0], "-c", "import spoold.cli.main")
     folder = Path(tempfile.mkdtemp(prefix="spoold-modes-"))
     folder.chmod(0o755)
     yield folder
@@ -216,3 +247,26 @@ def test_check_by_somebody_else_says_who_should_run_it(place: Path, shared: Path
     }  # fmt: skip
     AGENT.spoold("--config", config, "check", "--deep", "--repair")
     assert ADA.reads(shared / "done" / "mine" / "report" / "status.txt")
+
+
+def test_no_more_inotify_instances_are_a_warning(place: Path, shared: Path, relay: Relay) -> None:
+    """The limit is one for all of a user's processes."""
+    config = configure(place, relay.port)
+    hog = (
+        "import ctypes, resource, sys; libc = ctypes.CDLL(None)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n"
+        "for _ in range(19000):\n    if libc.inotify_init1(0) < 0: break\n"
+        "print('full', flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [os.environ["PYTHON"], "-c", hog], stdin=pipe, stdout=pipe, user=AGENT.uid, group=AGENT.uid, cwd="/"
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"full\n"
+        done = AGENT.spoold("--config", config, "check", "--json")
+        process.kill()
+    [found] = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "limits.inotify"]
+    assert found["level"] == "warning"
+    assert "no more inotify instances" in found["text"]
+    assert found["remedy"].startswith("sysctl fs.inotify.max_user_instances=")
