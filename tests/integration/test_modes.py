@@ -120,6 +120,15 @@ def write_job(folder: Path) -> None:
     (folder / "recipients.csv").write_text("address\nada@one.example\n")
 
 
+def upload(user: User, place: Path, spool: Path, *controls: str) -> None:
+    """Put the job into new/ as `mine`, with the modes that `rsync --chmod=D2770,F0660` gives."""
+    mine = spool / "tmp" / "mine"
+    user.run("sh", "-c", f"cp -r {place}/job {mine} && chmod 2770 {mine} && chmod 660 {mine}/*")
+    for name in (*controls, "READY"):
+        user.run("touch", mine / name)
+    user.run("mv", mine, spool / "new")
+
+
 def made(spool: Path) -> dict[str, tuple[int, int, int]]:
     """(mode, uid, gid) of everything below a spool by its name."""
     return {
@@ -184,9 +193,7 @@ def test_a_group_of_uploaders_reads_its_reports_and_touches_control_files_and_no
 ) -> None:
     config = configure(place, relay.port)
     write_job(place / "job")
-    # As a member uploads with `rsync --chmod=D2770,F0660`.
-    ADA.run("sh", "-c", f"cp -r {place}/job {shared}/tmp/mine && mv {shared}/tmp/mine {shared}/new/", umask=0o007)
-    ADA.run("touch", shared / "new" / "mine" / "HOLD", shared / "new" / "mine" / "READY", umask=0o007)
+    upload(ADA, place, shared, "HOLD")
     AGENT.spoold("--config", config, "run", "--drain", umask=umask)
     held = shared / "deferred" / "mine"
     tree = made(shared)
@@ -224,8 +231,7 @@ def test_a_group_of_uploaders_reads_its_reports_and_touches_control_files_and_no
 def test_check_by_somebody_else_says_who_should_run_it(place: Path, shared: Path, relay: Relay) -> None:
     config = configure(place, relay.port)
     write_job(place / "job")
-    ADA.run("sh", "-c", f"cp -r {place}/job {shared}/tmp/mine && mv {shared}/tmp/mine {shared}/new/", umask=0o007)
-    ADA.run("touch", shared / "new" / "mine" / "READY")
+    upload(ADA, place, shared)
     AGENT.spoold("--config", config, "run", "--drain")
     refused = ADA.spoold("--config", config, "check", "--deep", "--repair", code=1)
     assert "cannot open the spool: Permission denied (.spoold)" in refused.stderr
