@@ -255,24 +255,34 @@ def test_check_by_somebody_else_says_who_should_run_it(place: Path, shared: Path
     assert ADA.reads(shared / "done" / "mine" / "report" / "status.txt")
 
 
-def test_no_more_inotify_instances_are_a_warning(place: Path, shared: Path, relay: Relay) -> None:
-    """The limit is one for all of a user's processes."""
+def test_without_inotify_check_warns_and_the_agent_looks_every_second(place: Path, shared: Path, relay: Relay) -> None:
+    """The limit is one for all of a user's processes: this user has none in another test."""
+    user = User(23005, (GROUP,))
     config = configure(place, relay.port)
+    for path in (place / "password", *(shared / name for name in (".", *FOLDERS, ".spoold"))):
+        os.chown(path, user.uid, GROUP)
+        path.chmod(path.stat().st_mode | (stat.S_ISGID if path.is_dir() and path.name != ".spoold" else 0))
     hog = (
         "import ctypes, resource, sys; libc = ctypes.CDLL(None)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)\n"
         "for _ in range(19000):\n    if libc.inotify_init1(0) < 0: break\n"
         "print('full', flush=True); sys.stdin.read()"
     )
+    command = [os.environ["PYTHON"], "-c", hog]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [os.environ["PYTHON"], "-c", hog], stdin=pipe, stdout=pipe, user=AGENT.uid, group=AGENT.uid, cwd="/"
-    ) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, user=user.uid, group=user.uid, cwd="/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"full\n"
-        done = AGENT.spoold("--config", config, "check", "--json")
-        process.kill()
+        try:
+            done = user.spoold("--config", config, "check", "--json")
+            write_job(place / "job")
+            upload(user, place, shared)
+            ran = user.spoold("--config", config, "run", "--drain")
+        finally:
+            process.kill()
     [found] = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "limits.inotify"]
     assert found["level"] == "warning"
     assert "no more inotify instances" in found["text"]
     assert found["remedy"].startswith("sysctl fs.inotify.max_user_instances=")
+    assert "watch.failed" in ran.stderr + ran.stdout
+    assert relay.recipients == ["ada@one.example"]
