@@ -40,16 +40,17 @@ class Watcher(FileSystemEventHandler):
         self._stirred = stirred
         self._pending: deque[tuple[str, bool]] = deque()
         self._posted = False
-        # "Full events" tell a folder that was renamed in from elsewhere (a move without a source) from one that was made.
-        self._observer = InotifyObserver(generate_full_events=True)
+        self._observer: InotifyObserver | None = None
 
     def start(self) -> None:
-        """Raises OSError where the system's limit of watches is reached."""
+        """Raises OSError where the system's limit of watches, or of those who watch, is reached."""
+        # "Full events" tell a folder that was renamed in from elsewhere (a move without a source) from one that was made.
+        self._observer = InotifyObserver(generate_full_events=True)
         self._observer.schedule(self, self._root, recursive=True, event_filter=_EVENTS)
         self._observer.start()
 
     def stop(self) -> None:
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             try:
                 self._observer.stop()
             except KeyError:

@@ -239,7 +239,7 @@ class SecretFile:
             mode = self.path.stat().st_mode
         except OSError:
             return None
-        return f"{self.path} can be read by everybody; chmod 0600" if mode & stat.S_IROTH else None
+        return f"{self.path} can be read by everybody" if mode & stat.S_IROTH else None
 
 
 def _credential(name: str) -> Callable[[], str]:

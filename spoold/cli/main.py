@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--drain", action="store_true", help="exit when nothing is left that could be sent now")
     sub.set_defaults(run=run.run)
 
-    sub = add("check", "Check configuration, spool and relays; optionally send a test message.")
-    sub.add_argument("--send-to", metavar="ADDR", help="send a test message there, through each relay")
+    sub = add("check", "Check configuration, spool, machine and relays; compare and repair what the agent wrote.")
+    check.add_options(sub)
     sub.set_defaults(run=check.run)
 
     sub = add("validate", "Say what intake would say about a job folder.")

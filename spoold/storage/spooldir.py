@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
@@ -59,12 +60,13 @@ class Spool:
 
     @staticmethod
     def create(path: FilePath) -> list[str]:
-        """Make what is missing of a spool at `path`; returns the names that were made."""
+        """Make what is missing of a spool at `path`, closed to others; returns the names that were made."""
         made = []
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o750, exist_ok=True)
         for name in ("tmp", *FOLDERS):
             if not (path / name).is_dir():
-                (path / name).mkdir()
+                (path / name).mkdir(mode=0o750)
                 made.append(name)
         if not (path / PRIVATE).is_dir():
             (path / PRIVATE).mkdir(mode=0o700)
@@ -77,6 +79,16 @@ class Spool:
         if all((path / name).is_dir() for name in ("tmp", *FOLDERS)):
             with contextlib.suppress(FileExistsError):
                 (path / PRIVATE).mkdir(mode=0o700)
+
+    def adopt_umask(self) -> None:
+        """Let what this process makes from now on be as open as `new/` is: never to others where that is closed to
+        them, and to the group, for CANCEL and the like, where that is a setgid folder that the group may write to.
+        """
+        mode = stat.S_IMODE(os.fstat(self.fd("new")).st_mode)
+        mask = os.umask(0o077) | ~mode & 0o007
+        if mode & stat.S_ISGID and mode & stat.S_IWGRP:
+            mask &= ~0o070
+        os.umask(mask)
 
     def close(self) -> None:
         for fd in (*self._fds.values(), self.root):

@@ -151,7 +151,7 @@ def test_wrong_configuration_ends_with_two_and_a_line_for_each_problem(config: P
     assert any("'prot'; did you mean 'port'?" in line for line in lines)
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "cancel"])
+@pytest.mark.parametrize("command", ["run", "status", "cancel"])
 def test_missing_spool_is_named_with_what_makes_one(tmp_path: Path, command: str) -> None:
     (tmp_path / "spoold.yaml").write_text("spool: nowhere\nrelays: {default: {host: localhost}}\n")
     done = spoold(command, *(["job"] if command == "cancel" else []), cwd=tmp_path)
