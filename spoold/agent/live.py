@@ -89,6 +89,11 @@ class LiveJob:
         )
 
     @property
+    def sendable_from(self) -> float:
+        """The moment from which on the job could be sent, its windows and rates apart."""
+        return max(self.accepted_at, self.terms.send_after or 0.0)
+
+    @property
     def unfinished(self) -> int:
         return sum(count for state, count in self.counts.items() if not state.final)
 
