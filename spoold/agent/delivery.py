@@ -18,7 +18,7 @@ from spoold.core.outcome import Fault, FaultKind, Outcome, Result, deferred
 from spoold.core.problem import printable
 from spoold.core.state import RecipientState, Transition, after_outcome, gave_up
 from spoold.failpoint import failpoint
-from spoold.smtp.concurrency import Concurrency
+from spoold.smtp.concurrency import STALL, Concurrency
 from spoold.smtp.connection import Relay, connect
 from spoold.smtp.health import Health
 from spoold.smtp.session import BodyError, Envelope, Session, Transaction
@@ -99,6 +99,8 @@ class Delivery:
         self._busy = False
         self._retired = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._count = 0
 
     # --- for the dispatcher -------------------------------------------------------------------------------------------
 
@@ -281,6 +283,15 @@ class Delivery:
         self._busy = self._has_use()
         if self._busy:
             self._grow()
+            if self._stall is None:
+                self._stall = asyncio.get_running_loop().call_later(STALL, self._look_at_stall, self._count)
+
+    def _look_at_stall(self, count: int) -> None:
+        self._stall = None
+        if self._busy and not self._retired:
+            if self._count == count:
+                self._concurrency.stalled(self._monotonic())
+            self._pump_soon()
 
     def _take(self) -> list[_Claim]:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
@@ -358,6 +369,7 @@ class Delivery:
             self.limit = max(done.limit, 1)
             log("relay.limit", relay=self.relay.name, recipients=self.limit)
         now = self._monotonic()
+        self._count += 1
         busy = done.fault is not None and done.fault.kind is FaultKind.BUSY and self._others(claim.lane)
         if (busy or done.pushed_back) and self._concurrency.pushed_back(now, self.connected):
             self._tell_connections()

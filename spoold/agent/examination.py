@@ -4,13 +4,12 @@ Job errors and recipient errors are kept apart (CONTRACT §2): the former reject
 Recipients go to a sink chunk by chunk; memory stays flat.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Protocol
-
-import orjson
 
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import IntakePolicy, recipients_file
@@ -21,7 +20,8 @@ from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
 from spoold.storage.files import Entry, Files, Kind, NotRegularError
 from spoold.storage.record import NewRecipient
 
-_CHUNK = 2000
+#: Rows a commit: few, so that a commit with a chunk in it is hardly longer for the others who wait for it.
+_CHUNK = 1000
 _LISTED = 100
 
 #: A message that cannot be sent: (status, diagnostic, category).
@@ -76,33 +76,27 @@ class Examination:
         self._domain = manifest.sender.rpartition("@")[2] or "spoold.invalid"
         self._messages: dict[str, tuple[int | None, Failure | None]] = {}
         self._shared_failed = False
+        self._source = recipients_file(manifest, entries.keys())
         self.findings = Findings()
 
     def run(self, progress: Callable[[int], None] = lambda _: None) -> Findings:
         """Look through everything. `progress` is told the number of recipients so far, once a chunk."""
         findings = self.findings
         findings.warnings.extend(self._manifest.notes)
-        chunk: list[NewRecipient] = []
+        rows = self._rows()
         try:
-            for row in self._rows():
-                findings.recipients += 1
+            while chunk := list(itertools.islice(rows, _CHUNK)):
+                findings.recipients += len(chunk)
                 if findings.recipients > self._policy.max_recipients:
                     findings.errors.append(
                         f"more than {self._policy.max_recipients} recipients (intake.max_recipients); split the job"
                     )
                     return findings
-                chunk.append(self._recipient(row))
-                if len(chunk) == _CHUNK:
-                    self._sink.add_recipients(chunk)
-                    progress(findings.recipients)
-                    chunk = []
-                if len(findings.errors) >= _LISTED:
-                    return findings
+                self._sink.add_recipients([self._recipient(row) for row in chunk])
+                progress(findings.recipients)
         except RecipientsError as error:
             findings.errors.append(str(error))
             return findings
-        if chunk:
-            self._sink.add_recipients(chunk)
         if not findings.recipients and not findings.errors:
             findings.errors.append(f"{self._source or 'job.yaml'}: no recipients; expected at least one")
         if self._manifest.strict and findings.failed:
@@ -113,10 +107,6 @@ class Examination:
         return findings
 
     # --- recipients ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _source(self) -> str | None:
-        return recipients_file(self._manifest, self._entries.keys())
 
     def _rows(self) -> Iterator[Row]:
         source = self._source
@@ -143,36 +133,32 @@ class Examination:
             self.findings.errors.append(f"{printable(source)}: {_why(error)}")
 
     def _recipient(self, row: Row) -> NewRecipient:
-        extra = orjson.dumps(row.extra).decode() if row.extra else None
-        where = f"{self._source or 'job.yaml'}:{row.line}"
+        line, text, own, extra = row
         try:
-            address = parse_address(row.address)
+            address = parse_address(text)
         except AddressError as error:
             failure = ("5.1.3", printable(str(error), 400), "bad-mailbox")
-            self._fail(where, failure)
-            return NewRecipient(row.line, printable(row.address, 300), "", False, None, extra, failure)
-        message_id, unsendable = self._message(row.message)
-        if unsendable is not None and row.message:
-            self._fail(where, unsendable)
+            self._fail(line, failure)
+            return NewRecipient(line, printable(text, 300), "", False, None, extra, failure)
+        message_id, unsendable = self._messages.get(own or self._manifest.message) or self._message(own)
+        if unsendable is not None and own:
+            self._fail(line, unsendable)
         elif unsendable is not None and not self._shared_failed:
             # That the shared message cannot be sent is the job's error, told once.
             self._shared_failed = True
             self.findings.errors.append(unsendable[1])
-        return NewRecipient(row.line, address.envelope, address.domain, address.smtputf8, message_id, extra, unsendable)
+        return NewRecipient(line, address.envelope, address.domain, address.smtputf8, message_id, extra, unsendable)
 
-    def _fail(self, where: str, failure: Failure) -> None:
+    def _fail(self, line: int, failure: Failure) -> None:
         findings = self.findings
         findings.failed += 1
         if len(findings.failures) < _LISTED:
-            findings.failures.append(f"{where}: {failure[1]}")
+            findings.failures.append(f"{self._source or 'job.yaml'}:{line}: {failure[1]}")
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
     def _message(self, own: str | None) -> tuple[int | None, Failure | None]:
         path = own or self._manifest.message
-        found = self._messages.get(path)
-        if found is not None:
-            return found
         facts, reason = self._scan(path)
         # A name that cannot be a file is kept for the report, escaped.
         message_id = self._sink.add_message(path if reason is None else printable(path), facts)

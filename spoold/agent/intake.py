@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.agent.acceptance import Acceptance, Accepted, Settings
 from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Seen, Upload
+from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
 from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, take
 from spoold.agent.tally import Tally
@@ -26,7 +27,7 @@ from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 #: Seconds until an upload that could not be taken is looked at again.
 _AFTER_ERROR = 30.0
-_MANIFEST_LIMIT = 64 * 1024 + 1
+_DISK = "the disk is nearly full; it is taken when there is room"
 
 
 class Intake:
@@ -56,6 +57,7 @@ class Intake:
         self._acceptance = Acceptance(spool, admission, clock=clock)
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
+        self._pickups = Pickups(spool, clock=clock)
         self._uploads: dict[str, Upload] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
         self._renamed: set[str] = set()
@@ -159,11 +161,7 @@ class Intake:
         except FileNotFoundError:
             return
         except NotADirectoryError:
-            self._problem(
-                upload,
-                "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one",
-            )
-            upload.look_at = begun + 10.0
+            self._look_at_file(upload, begun)
             return
         verdict = seen.verdict
         if verdict.rule is None:
@@ -174,10 +172,28 @@ class Intake:
             upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))
             return
         if self._spool.files.free_bytes(self._spool.root) < self._reserve:
-            self._problem(upload, "the disk is nearly full; it is taken when there is room")
+            self._problem(upload, _DISK)
             upload.look_at = begun + 5.0
             return
-        self._take(upload, seen, verdict.rule, list(verdict.errors))
+        errors = [*self._pickups.errors.pop(upload.name, ()), *verdict.errors]
+        self._take(upload, seen, verdict.rule, errors)
+
+    def _look_at_file(self, upload: Upload, begun: float) -> None:
+        """A single message that brings its envelope becomes an upload; any other file is no job."""
+        found = self._pickups.look(upload, self._settings.policy, begun)
+        if isinstance(found, str):
+            if found.startswith(NO_JOB):
+                self._problem(upload, found)
+                upload.look_at = begun + 10.0
+            else:
+                upload.waits_for = found
+                upload.look_at = begun + 1.0
+        elif self._spool.files.free_bytes(self._spool.root) - found.size < self._reserve:
+            self._problem(upload, _DISK)
+            upload.look_at = begun + 5.0
+        elif (name := self._pickups.take(found)) is not None:
+            log("upload.seen", upload=printable(name))
+            self._uploads.setdefault(name, Upload(name, begun, begun))
 
     def _take(self, upload: Upload, seen: Seen, rule: Rule, errors: list[str]) -> None:
         name = claim(self._spool, upload.name)
@@ -206,7 +222,8 @@ class Intake:
         if self._spool.files.stat(self._spool.fd("active"), (TAKE + name,)) is not None:
             self._spool.move(TAKE + name, "active", accepted.state.folder, accepted.name)
         self._clean(name, accepted.name)
-        self._projector.write(accepted.job_id)
+        if accepted.failed or accepted.state.final:
+            self._projector.write(accepted.job_id)
         self._admission.settle(accepted.job_id)
         upload.finish = None
         self._uploads.pop(upload.name, None)
@@ -237,6 +254,7 @@ class Intake:
     def recover(self) -> None:
         """Finish or undo what a killed process had begun; before anything else uses the spool."""
         self._admission.discard_unaccepted()
+        self._pickups.recover()
         spool = self._spool
         for name in spool.hidden("new", TAKEN):
             with contextlib.suppress(OSError):
@@ -252,6 +270,6 @@ class Intake:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
             self._clean(name, job[0])
         for job_id in self._admission.unsettled():
-            # One that was rejected is looked at by nobody else, and may have no report yet.
+            # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
             self._projector.write(job_id)
         self._admission.settle()

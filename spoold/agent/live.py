@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from spoold.agent.backlog import FIRST, Backlog
-from spoold.core.manifest import Manifest, Priority, Timing
+from spoold.core.manifest import Manifest, Priority
 from spoold.core.planner import JobSnapshot, Schedule
 from spoold.core.rate import Rate
 from spoold.core.retry import RetryPolicy
@@ -34,9 +34,9 @@ class LiveJob:
     id: int
     name: str
     manifest: Manifest
-    timing: Timing
+    """With the timing that counts now."""
     source: bytes
-    """The job.yaml that the terms come from."""
+    """The job.yaml that the timing comes from."""
     terms: Terms
     accepted_at: float
     standing: Standing
@@ -70,12 +70,11 @@ class LiveJob:
     """When the dispatcher looks at the job again by itself."""
 
     @classmethod
-    def of(cls, row: JobRow, manifest: Manifest, timing: Timing, terms: Terms) -> "LiveJob":
+    def of(cls, row: JobRow, manifest: Manifest, terms: Terms) -> "LiveJob":
         return cls(
             id=row.id,
             name=row.name,
             manifest=manifest,
-            timing=timing,
             source=row.timing or row.manifest,
             terms=terms,
             accepted_at=row.accepted_at,

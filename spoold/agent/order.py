@@ -4,13 +4,14 @@ import asyncio
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from spoold.agent.control import Control, Signal
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
 from spoold.agent.projector import Projector
-from spoold.agent.terms import Defaults, terms_of, timing_errors
+from spoold.agent.terms import Defaults, compact_of, terms_of, timing_errors
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.state import JobState, Standing
@@ -103,11 +104,14 @@ class Orders:
             if _but_for_timing(edited) != _but_for_timing(job.manifest):
                 notes.append(f"{_EDITED} changes more than the timing; only that can change once a job was taken")
             notes += [f"{_EDITED}: {note}" for note in edited.notes]
-            if edited.timing != job.timing:
+            if edited.timing != job.manifest.timing:
                 log("job.edited", job=job.name)
-            job.timing = edited.timing
+            job.manifest = replace(job.manifest, timing=edited.timing)
             self._dispatcher.retime(job, terms_of(edited.timing, defaults, job.accepted_at))
-            await self._store.retime(job.id, source)
+            row = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.job, job.id)
+            if row is not None:
+                compact = compact_of(job.manifest, row.manifest, source, defaults.zone)
+                await self._store.retime(job.id, source, compact)
         job.warnings = notes
         await self._store.warn(job.id, notes)
         self._projector.changed(job.id, moved=True)

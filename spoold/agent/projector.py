@@ -9,16 +9,17 @@ import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
+from spoold.agent.press import Press
+from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
-from spoold.core.manifest import parse_manifest
 from spoold.core.problem import printable
 from spoold.core.state import Standing
 from spoold.failpoint import failpoint
@@ -38,6 +39,9 @@ _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
 _SHARE = 40.0
 _MARK_EVERY = 30.0
+#: After each report that is only brought up to date after a start: the rest, in times of what it took.
+_STATUS_REST = 3.0
+_TABLE_REST = 9.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
@@ -52,6 +56,7 @@ class _Paper:
     job_id: int
     dirty: bool = True
     busy: bool = False
+    new: bool = False  # nobody sends it yet: its page is left to the first change
     status_at: float = _LONG_AGO
     table_at: float = _LONG_AGO
     table_cost: float = 0.0
@@ -87,7 +92,7 @@ class Projector:
         clock: Callable[[], float],
         relay_fault: Callable[[int], str | None],
         eta: Callable[[int, float | None], float | None],
-        zone: Callable[[], tzinfo],
+        zone: Callable[[], ZoneInfo],
     ) -> None:
         self._spool = spool
         self._store = store
@@ -96,11 +101,14 @@ class Projector:
         self._relay_fault = relay_fault
         self._eta = eta
         self._zone = zone
+        self._press = Press(spool, ledger)
         self._papers: dict[int, _Paper] = {}
         self._pending: set[int] = set()
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stale: deque[tuple[int, bool]] = deque()
+        self._catching_up: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -116,6 +124,12 @@ class Projector:
             paper.table_cost = 0.0
             self._wake.set()
 
+    def refresh(self, job_ids: Sequence[int]) -> None:
+        """These jobs' reports may be out of date, as after a kill: before `run`, which writes them behind all others, the
+        statuses first.
+        """
+        self._stale.extend((job_id, whole) for whole in (False, True) for job_id in job_ids)
+
     @property
     def settled(self) -> bool:
         """Everything known is written."""
@@ -123,27 +137,33 @@ class Projector:
 
     async def run(self) -> None:
         """Write until `stop`."""
-        while not self._stopping:
-            if self._pending:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
-                        await self._wake.wait()
-            else:
-                await self._wake.wait()
-            self._wake.clear()
-            self._start_due()
+        self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
+        with self._press:
+            while not self._stopping:
+                if self._pending:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_TICK):
+                            await self._wake.wait()
+                else:
+                    await self._wake.wait()
+                self._wake.clear()
+                self._start_due()
 
     async def stop(self) -> None:
         """Write everything that is not written yet, then end."""
         self._stopping = True
         self._wake.set()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
         loop = asyncio.get_running_loop()
-        for paper in list(self._papers.values()):
+        stale = [self._papers.get(job_id) or _Paper(job_id) for job_id, whole in self._stale if whole]
+        for paper in {paper.job_id: paper for paper in (*self._papers.values(), *stale)}.values():
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._project, paper, True)
+        await loop.run_in_executor(self._slow, self._press.finish)
         self._quick.shutdown()
         self._slow.shutdown()
 
@@ -165,10 +185,23 @@ class Projector:
                 paper.table_dirty = False
             self._start(paper, table)
 
-    def _start(self, paper: _Paper, whole: bool) -> None:
+    async def _catch_up(self) -> None:
+        while self._stale:
+            job_id, whole = self._stale[0]
+            paper = self._papers.setdefault(job_id, _Paper(job_id, dirty=False, table_dirty=False))
+            # One that is dirty is written anyway.
+            if not (paper.busy or paper.dirty or paper.table_dirty):
+                paper.busy = True
+                begun = time.monotonic()
+                await asyncio.wait([self._start(paper, whole)])
+                await asyncio.sleep((_TABLE_REST if whole else _STATUS_REST) * (time.monotonic() - begun))
+            self._stale.popleft()
+
+    def _start(self, paper: _Paper, whole: bool) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._write(paper, whole))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -194,7 +227,7 @@ class Projector:
         """Write a job's whole report now, and put it into its folder. For threads, and for jobs that nobody else
         writes.
         """
-        self._project(_Paper(job_id), True)
+        self._project(_Paper(job_id, new=True), True)
 
     def _project(self, paper: _Paper, whole: bool) -> bool:
         """Returns whether nothing more is to be expected of the job."""
@@ -231,10 +264,14 @@ class Projector:
             with contextlib.suppress(FileExistsError):
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
-                self._write_status(paper, job, facts, report, durable=final)
+                status = self._write_status(paper, job, facts, report, durable=final)
                 self._append_attempts(paper, job, facts.zone, report, durable=final)
                 if whole:
                     self._write_table(paper, job, facts.zone, report, durable=final)
+                if moving or final or (whole and not paper.new and self._press.wants(status)):
+                    self._press.print_now(status, report, durable=final)
+                elif not paper.new:
+                    self._press.offer(status)
         if moving:
             failpoint("before-move")
             self._spool.move(job.name, here, target)
@@ -242,7 +279,7 @@ class Projector:
         paper.last_error = None
         return final
 
-    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> None:
+    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> Status:
         now = self._clock()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
@@ -264,6 +301,7 @@ class Projector:
         files.replace(report, "statistics.json", [statistics], durable=durable)
         failpoint("report-written")
         paper.status_at = time.monotonic()
+        return status
 
     def _foresee(self, paper: _Paper, job: JobRow, speed: float | None) -> None:
         """Ask for the eta, seldom enough to cost next to nothing however many windows it leads through."""
@@ -321,12 +359,12 @@ class Projector:
         paper.table_cost = paper.table_at - begun
 
 
-def _facts(job: JobRow, zone: tzinfo) -> _Facts:
+def _facts(job: JobRow, zone: ZoneInfo) -> _Facts:
     try:
-        manifest = parse_manifest(job.manifest)
-        name = (manifest if job.timing is None else parse_manifest(job.timing)).timing.timezone
+        manifest = manifest_of(job, zone)
     except DocumentError:
         return _Facts("", "", zone)  # a rejected job's
+    name = manifest.timing.timezone
     return _Facts(printable(manifest.description, 500), manifest.sender, ZoneInfo(name) if name else zone)
 
 

@@ -1,30 +1,36 @@
 """The start after any end: makes database, folders and hidden leftovers agree. No step needs a person."""
 
 import contextlib
+from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.agent.projector import Projector
+from spoold.agent.terms import manifest_of
 from spoold.core.document import DocumentError
-from spoold.core.manifest import parse_manifest
 from spoold.core.state import UNCERTAIN_REST, OnUncertain
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 
 
-def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, now: float) -> None:
-    """In a thread, before anything else uses the spool. `now` is POSIX seconds."""
+def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, now: float, zone: ZoneInfo) -> None:
+    """In a thread, before anything else uses the spool. `now` is POSIX seconds, `zone` the agent's."""
     holding: dict[int, float | None] = {}
     for job_id in store.claimed_jobs():
         row = store.job(job_id)
         with contextlib.suppress(DocumentError):
-            if row is not None and parse_manifest(row.manifest).on_uncertain is OnUncertain.HOLD:
+            if row is not None and manifest_of(row, zone).on_uncertain is OnUncertain.HOLD:
                 holding[job_id] = None
     uncertain = store.recover(now, holding, UNCERTAIN_REST)
     if uncertain:
         log("agent.recovered", uncertain=uncertain)
     intake.recover()
+    # Three listings instead of some looks for every job there is. Several folders of one name are nobody's doing but a
+    # person's; the first is meant, as in `Spool.find`.
+    stand: dict[str, str] = {}
+    for folder in FOLDERS[1:]:
+        for name in spool.jobs(folder):
+            stand.setdefault(name, folder)
     for job_id, name, state in store.places():
-        here = spool.find(name, FOLDERS[1:])
-        if here is not None and here != state.folder:
+        if stand.get(name, state.folder) != state.folder:
             projector.write(job_id)

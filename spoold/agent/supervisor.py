@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from zoneinfo import ZoneInfo
 
 from spoold import __version__
 from spoold.agent.acceptance import Settings
@@ -24,12 +24,12 @@ from spoold.agent.live import LiveJob
 from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
+from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
 from spoold.agent.tally import Tally
-from spoold.agent.terms import Defaults, terms_of
+from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
 from spoold.core.completeness import IntakePolicy
-from spoold.core.manifest import parse_manifest
 from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
@@ -49,6 +49,7 @@ _STATUS_SHARE = 200.0
 _STATUS_LATEST = 4.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
+_REQUESTS_EVERY = 1.0
 _RECORD_WITHIN = 10.0
 
 
@@ -105,6 +106,8 @@ class Supervisor:
         self._control_now = asyncio.Event()
         self._scan_threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        # A message that is to be sent waits for no recipients that are to be read ahead.
+        self._body_threads = ThreadPoolExecutor(2, thread_name_prefix="body")
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -123,6 +126,7 @@ class Supervisor:
             await self._loop.run_in_executor(None, self._database.close)
             self._scan_threads.shutdown()
             self._threads.shutdown()
+            self._body_threads.shutdown()
         if self._failure is not None:
             raise AgentError(self._failure)
 
@@ -149,7 +153,7 @@ class Supervisor:
             self._store,
             self._configuration.relays,
             self._limiter,
-            BodyReader(self._spool, self._threads),
+            BodyReader(self._spool, self._body_threads),
             self._threads,
             self._tally,
             clock=self._clock,
@@ -187,7 +191,7 @@ class Supervisor:
         )
         self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(
-            self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock()
+            self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
         await self._load()
         if self._stop_on_signals:
@@ -204,23 +208,31 @@ class Supervisor:
     # --- start ------------------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        rows = await self._loop.run_in_executor(self._threads, self._store.live_jobs)
+        rows, due = await self._loop.run_in_executor(self._threads, self._read_jobs)
+        zone = self._configuration.defaults.zone
+        unknown = {}
         for row in rows:
             job = self._add(row)
             # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
-            job.next_due = await self._loop.run_in_executor(self._threads, self._store.next_due, row.id, -1.0)
+            job.next_due = due[row.id]
+            compact = compact_of(job.manifest, row.manifest, row.timing, zone)
+            if compact != row.compact:
+                unknown[row.id] = compact
+        if unknown:
+            self._store.remember(unknown)
         # What people did while no agent ran holds from the first moment, not from the first look afterwards.
         await self._orders.obey()
+        self._projector.refresh([row.id for row in rows])
+
+    def _read_jobs(self) -> tuple[list[JobRow], dict[int, float | None]]:
+        rows = self._store.live_jobs()
+        return rows, self._store.first_due([row.id for row in rows])
 
     def _add(self, row: JobRow) -> LiveJob:
-        manifest = parse_manifest(row.manifest, zone=self._configuration.defaults.zone)
-        timing = manifest.timing
-        if row.timing is not None:
-            timing = parse_manifest(row.timing, zone=self._configuration.defaults.zone).timing
-        terms = terms_of(timing, self._configuration.defaults, row.accepted_at)
-        job = LiveJob.of(row, manifest, timing, terms)
+        defaults = self._configuration.defaults
+        manifest = manifest_of(row, defaults.zone)
+        job = LiveJob.of(row, manifest, terms_of(manifest.timing, defaults, row.accepted_at))
         self._dispatcher.add(job)
-        self._projector.changed(row.id)
         return job
 
     def _soon(self, call: Callable[..., None], *values: object) -> None:
@@ -233,6 +245,7 @@ class Supervisor:
             row = await self._loop.run_in_executor(self._threads, self._store.job, job_id)
             if row is not None and job_id not in self._dispatcher.jobs:
                 self._add(row)
+                self._projector.changed(row.id)
                 self._control_now.set()
 
         self._group.create_task(add())
@@ -333,17 +346,15 @@ class Supervisor:
             await asyncio.sleep(interval)
 
     async def _purge(self) -> None:
+        purge = Purge(self._spool, self._store)
+        due = 0.0
         while True:
             keep = self._configuration.keep_done
-            if keep is not None:
-                await self._loop.run_in_executor(self._threads, self._remove_done, self._clock() - keep)
-            await asyncio.sleep(_PURGE_EVERY)
-
-    def _remove_done(self, before: float) -> None:
-        for job_id, name in self._store.ended_before(before):
-            self._spool.files.remove_tree(self._spool.fd("done"), name)
-            self._store.forget(job_id)
-            log("job.removed", job=name)
+            if keep is not None and self._monotonic() >= due:
+                await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
+                due = self._monotonic() + _PURGE_EVERY
+            await self._loop.run_in_executor(self._threads, purge.obey)
+            await asyncio.sleep(_REQUESTS_EVERY)
 
     async def _watch_drain(self) -> None:
         """End when nothing is left that could be sent now."""
@@ -380,7 +391,7 @@ class Supervisor:
             return None
         return self._dispatcher.forecast(job, self._ledger.unsent_by_domain(job_id), speed).end
 
-    def _zone(self) -> tzinfo:
+    def _zone(self) -> ZoneInfo:
         return self._configuration.defaults.zone
 
     # --- signals and failures -------------------------------------------------------------------------------------------
@@ -403,7 +414,7 @@ class Supervisor:
             changed = self._dispatcher.use(configuration.relays)
             self._intake.use(configuration.settings)
             for job in self._dispatcher.jobs.values():
-                terms = terms_of(job.timing, configuration.defaults, job.accepted_at)
+                terms = terms_of(job.manifest.timing, configuration.defaults, job.accepted_at)
                 self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
         self._notifier.ready(self._bulletin.summary())

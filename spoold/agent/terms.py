@@ -1,17 +1,19 @@
 """A manifest's wishes with the agent's defaults: the terms on which a job is sent."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from spoold.agent.live import Terms
-from spoold.core.manifest import Manifest, Timing
+from spoold.core.compact import key_of, pack, unpack
+from spoold.core.manifest import Manifest, Timing, parse_manifest
 from spoold.core.planner import Schedule
 from spoold.core.problem import shown
 from spoold.core.retry import RetryPolicy
 from spoold.core.schedule import Windows
 from spoold.report.clock import for_people
+from spoold.storage.record import Compact, JobRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,19 @@ class Defaults:
     zone: ZoneInfo
     retry: RetryPolicy
     windows: Windows
+
+
+def manifest_of(job: JobRow, zone: ZoneInfo) -> Manifest:
+    """The manifest of an accepted job with the timing that counts now; `zone` is the agent's. Raises DocumentError."""
+    if job.compact is not None and job.compact.key == key_of(job.manifest, job.timing, zone.key):
+        return unpack(job.compact.manifest)
+    manifest = parse_manifest(job.manifest, zone=zone)
+    return manifest if job.timing is None else replace(manifest, timing=parse_manifest(job.timing, zone=zone).timing)
+
+
+def compact_of(manifest: Manifest, source: bytes, timing: bytes | None, zone: ZoneInfo) -> Compact:
+    """What the database keeps so that `manifest_of` need not parse `source`, or the edited `timing`, again."""
+    return Compact(key_of(source, timing, zone.key), pack(manifest))
 
 
 def terms_of(timing: Timing, defaults: Defaults, accepted_at: float) -> Terms:

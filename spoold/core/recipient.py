@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spoold.core.problem import Problem, printable
 
@@ -33,8 +33,7 @@ class RecipientsError(Exception):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One recipient as it was written.
 
     `line` is the physical line, from 1, on which the row starts. `address` is stripped of surrounding spaces
@@ -55,32 +54,59 @@ def read_csv(chunks: Iterable[bytes], name: str) -> Iterator[Row]:
     Raises RecipientsError on reaching the fault: the rows before it have been yielded by then.
     """
     lines = _Lines(chunks, name)
-    reader = csv.reader(lines, strict=True)
     columns: _Columns | None = None
+    for start, fields in _fields(lines):
+        if columns is not None:
+            if len(fields) > columns.width:
+                raise lines.error(start, columns.surplus(len(fields)))
+            row = columns.row(start, fields)
+            if row is not None:
+                yield row
+        elif any(map(str.strip, fields)):
+            columns = _Columns(lines, start, fields)
+
+
+def _fields(lines: "_Lines") -> Iterator[tuple[int, list[str]]]:
+    """The rows' first lines and fields. Blocks of lines without a quote, most of them, need no csv reader."""
     start = 1
-    try:
-        for fields in reader:
-            lines.taken = 0
-            if lines.quoted:
-                if not _well_quoted("".join(lines.quoted)):
-                    raise lines.error(
-                        start,
-                        "a double quote inside a field that does not begin with one; put the whole field in "
-                        'double quotes and write a quote inside it twice ("")',
-                    )
-                lines.quoted.clear()
-            if columns is not None:
-                if len(fields) > columns.width:
-                    raise lines.error(start, columns.surplus(len(fields)))
-                row = columns.row(start, fields)
-                if row is not None:
-                    yield row
-            elif any(map(str.strip, fields)):
-                columns = _Columns(lines, start, fields)
-            start = reader.line_num + 1
+    for block in lines.blocks():
+        plain = _plain_lines(block)
+        if plain is not None:
+            for line in plain:
+                yield start, line.split(",")
+                start += 1
             lines.row_start = start
-    except csv.Error as error:
-        raise lines.error(start, _quoting_fault(str(error))) from None
+            continue
+        begun = start
+        reader = csv.reader(lines.from_block(block), strict=True)
+        try:
+            for fields in reader:
+                lines.taken = 0
+                if lines.quoted:
+                    if not _well_quoted("".join(lines.quoted)):
+                        raise lines.error(
+                            start,
+                            "a double quote inside a field that does not begin with one; put the whole field in "
+                            'double quotes and write a quote inside it twice ("")',
+                        )
+                    lines.quoted.clear()
+                yield start, fields
+                start = begun + reader.line_num
+                lines.row_start = start
+        except csv.Error as error:
+            raise lines.error(start, _quoting_fault(str(error))) from None
+
+
+def _plain_lines(block: str) -> list[str] | None:
+    """The lines of a block, each of which is a row whose fields the commas part; None where it takes more to tell."""
+    if '"' in block:
+        return None
+    if "\r" in block:
+        block = block.replace("\r\n", "\n")
+        if "\r" in block:
+            return None
+    lines = block.removesuffix("\n").split("\n")
+    return lines if max(map(len, lines)) < ROW_LIMIT - 1 else None
 
 
 def read_txt(chunks: Iterable[bytes], name: str) -> Iterator[Row]:
@@ -180,6 +206,7 @@ class _Lines:
     def __init__(self, chunks: Iterable[bytes], name: str) -> None:
         self._chunks = chunks
         self._name = name
+        self._texts = self._decoded()
         #: The line on which the present row starts.
         self.row_start = 1
         #: Characters of the present row so far.
@@ -191,17 +218,36 @@ class _Lines:
         return RecipientsError(Problem(f"{self._name}:{line}", text))
 
     def __iter__(self) -> Iterator[str]:
+        for block in self.blocks():
+            yield from self._lines(block)
+
+    def blocks(self) -> Iterator[str]:
+        """Runs of whole lines: those that `from_block` did not go on to."""
+        while (block := next(self._texts, None)) is not None:
+            yield block
+
+    def from_block(self, block: str) -> Iterator[str]:
+        """The lines of the block, and of as many after it as it takes to end a row at the end of one."""
+        yield from self._lines(block)
+        while self.taken and (more := next(self._texts, None)) is not None:
+            yield from self._lines(more)
+
+    def _lines(self, block: str) -> Iterator[str]:
+        # Lines end at LF alone: str.splitlines would also cut at U+2028, form feeds and others.
+        for piece in io.StringIO(block, newline="\n"):
+            self.taken += len(piece)
+            if self.taken > ROW_LIMIT:
+                raise self._too_long()
+            if '"' in piece or self.quoted:
+                self.quoted.append(piece)
+            yield piece
+
+    def _decoded(self) -> Iterator[str]:
         line = 1
         for block in self._blocks():
             text, fault = self._decode(block, line)
-            # Lines end at LF alone: str.splitlines would also cut at U+2028, form feeds and others.
-            for piece in io.StringIO(text, newline="\n"):
-                self.taken += len(piece)
-                if self.taken > ROW_LIMIT:
-                    raise self._too_long()
-                if '"' in piece or self.quoted:
-                    self.quoted.append(piece)
-                yield piece
+            if text:
+                yield text
             if fault is not None:
                 raise fault
             line += text.count("\n")

@@ -11,6 +11,8 @@ _HOLD = 5.0
 _LONGEST_HOLD = 80.0
 #: The same after a relay that pushed back.
 CROWDED = 60.0
+#: A relay that takes so long for a message, in seconds, gets more connections unmeasured.
+STALL = 1.0
 #: Several connections are told the same at once: it counts once.
 _TOGETHER = 1.0
 
@@ -62,6 +64,12 @@ class Concurrency:
             self._before, self._rate = self.width, rate
             self.width = min(2 * self.width, self.limit)
             self._warming = self.width
+
+    def stalled(self, now: float) -> None:
+        """Messages wait, and none has ended for `STALL` seconds: there is nothing to measure by."""
+        if now >= self._shrunk_at + CROWDED:
+            self.width = min(2 * self.width, self.limit)
+            self._before = self._began = None
 
     def pushed_back(self, now: float, connected: int) -> bool:
         """The relay asks for less: half as many connections. Returns whether that is news."""

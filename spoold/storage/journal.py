@@ -141,7 +141,7 @@ def _grant(connection: sqlite3.Connection, claim: _Claim) -> list[int]:
     # Some were sent, or claimed, already; no other claim has this moment.
     known = connection.execute("SELECT id FROM claim WHERE at = ?", (claim.at,)).fetchall()
     granted = {id_ for (id_,) in known}
-    return [id_ for id_ in claim.ids if id_ in granted]
+    return [id_ for id_ in dict.fromkeys(claim.ids) if id_ in granted]
 
 
 class Journal:

@@ -12,6 +12,7 @@ from spoold.storage.database import Database
 from spoold.storage.record import id_range
 
 _CHUNK = 2000
+_TALLIED = 20_000
 
 _STATES = tuple(RecipientState)
 
@@ -135,6 +136,21 @@ class Ledger:
                 (job_id,),
             ).fetchone()
         return int(count or 0), ends[0], ends[1]
+
+    def attempt_tallies(
+        self, job_id: int, after: int, origin: float, width: int
+    ) -> tuple[list[tuple[int, str, int]], int]:
+        """Some ten thousand attempts after the id `after`, counted: (interval, result, count), and the last one's id.
+
+        Intervals are `width` seconds from `origin` (POSIX seconds) on. The id is `after` when there are no more.
+        """
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT CAST((at - ?1) / ?2 AS INTEGER) - (at < ?1) AS interval, result, count(*), max(id) FROM"
+                " (SELECT id, at, result FROM attempt WHERE job_id = ?3 AND id > ?4 ORDER BY id LIMIT ?5) GROUP BY 1, 2",
+                (origin, width, job_id, after, _TALLIED),
+            ).fetchall()
+        return [(row[0], row[1], row[2]) for row in rows], max((row[3] for row in rows), default=after)
 
     def recipients(self, job_id: int) -> Iterator[RecipientRow]:
         """Every recipient in the order of the file."""

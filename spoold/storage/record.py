@@ -1,5 +1,6 @@
 """The rows of the database as values: what the store takes and gives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,16 +36,18 @@ class Message(NamedTuple):
     added: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecipient:
-    """A recipient at intake; `failure` is (status, diagnostic, category) where it has failed already."""
+class NewRecipient(NamedTuple):
+    """A recipient at intake; `failure` is (status, diagnostic, category) where it has failed already.
+
+    The order of the fields is the one in which `storage.admission` reads them.
+    """
 
     line: int
     address: str
     domain: str
     smtputf8: bool
     message_id: int | None
-    extra: str | None
+    extra: Mapping[str, str] | None
     failure: tuple[str, str, str] | None = None
 
 
@@ -74,6 +77,14 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Compact:
+    """What a job's job.yaml was found to mean, and the key of what that was made from; see `core.compact`."""
+
+    key: bytes
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class JobRow:
     """A job as the database has it; times are POSIX seconds. `counts` has every state but *sending*."""
 
@@ -84,6 +95,7 @@ class JobRow:
     manifest: bytes
     timing: bytes | None
     """An edited job.yaml, of which only the timing keys count."""
+    compact: Compact | None
     accepted_at: float
     total: int
     held: bool
@@ -114,3 +126,4 @@ class Admitted:
     errors: tuple[str, ...]
     held: bool
     cancelled: bool
+    compact: Compact | None = None

@@ -6,9 +6,12 @@ intent to send: it is committed before a transaction opens and goes in the commi
 found at start is
 *uncertain*. `timing` is the last good edit of
 job.yaml, of which only the timing counts. The three tallies are kept in the same commits as the recipients, so that no report has to count.
+`compact` saves parsing job.yaml (see `core.compact`); a row that is missing is made again.
+
+Every version's schema may be applied to the databases of those before it: it only adds tables.
 """
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = f"""
 BEGIN;
@@ -38,6 +41,11 @@ CREATE TABLE IF NOT EXISTS job (
 );
 CREATE INDEX IF NOT EXISTS job_digest ON job (digest);
 CREATE INDEX IF NOT EXISTS job_state ON job (state);
+CREATE TABLE IF NOT EXISTS compact (
+    job_id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    manifest BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS message (
     id INTEGER PRIMARY KEY,
     path TEXT NOT NULL,

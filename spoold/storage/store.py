@@ -6,18 +6,18 @@ start-up and for threads.
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.storage.database import Database, silent
 from spoold.storage.journal import Journal, Tallies
-from spoold.storage.record import DueRecipient, JobRow, Message, id_range, job_of
+from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
 
 _JOB_COLUMNS = (
-    "id, name, state, reason, next_at, since, manifest, timing, accepted_at, total, held, cancelled, expired,"
-    " warnings, errors, attempts_bytes, attempts_id"
+    "id, name, state, reason, next_at, since, job.manifest, timing, key, compact.manifest, accepted_at, total, held,"
+    " cancelled, expired, warnings, errors, attempts_bytes, attempts_id"
 )
 _DUE = """SELECT r.id, r.address, r.domain, r.smtputf8, r.state, r.attempts, r.first_attempt_at, r.due_at,
     m.id, m.path, m.sha256, m.size, m.eight_bit, m.eight_bit_header, m.added
@@ -78,7 +78,7 @@ class Store:
     def _jobs(self, condition: str, *values: object, order: str = "id") -> list[JobRow]:
         with self._database.reading() as reader:
             rows = reader.execute(
-                f"SELECT {_JOB_COLUMNS} FROM job WHERE {condition} ORDER BY {order}",  # noqa: S608 - our own text
+                f"SELECT {_JOB_COLUMNS} FROM job LEFT JOIN compact ON job_id = id WHERE {condition} ORDER BY {order}",  # noqa: S608 - our own text
                 values,
             ).fetchall()
             if not rows:
@@ -130,6 +130,15 @@ class Store:
         with self._database.reading() as reader:
             return dict(reader.execute("SELECT name, tat FROM limiter").fetchall())
 
+    def first_due(self, job_ids: Sequence[int]) -> dict[int, float | None]:
+        """The first moment at which a recipient of each job is due; None where none is to be tried by itself."""
+        with self._database.reading() as reader:
+            found = reader.execute(
+                "SELECT value, (SELECT min(due_at) FROM recipient WHERE job_id = value AND due_at IS NOT NULL)"
+                " FROM json_each(?)", (orjson.dumps(job_ids).decode(),),
+            )  # fmt: skip
+            return dict(found.fetchall())
+
     def next_due(self, job_id: int, now: float) -> float | None:
         """The first moment after `now` at which a recipient of the job is due."""
         with self._database.reading() as reader:
@@ -159,9 +168,17 @@ class Store:
     def warn(self, job_id: int, warnings: Sequence[str]) -> "asyncio.Future[None]":
         return self._set(job_id, warnings=orjson.dumps(list(warnings)).decode())
 
-    def retime(self, job_id: int, manifest: bytes) -> "asyncio.Future[None]":
-        """Remember an edited job.yaml for its timing."""
+    def retime(self, job_id: int, manifest: bytes, compact: Compact) -> "asyncio.Future[None]":
+        """Remember an edited job.yaml for its timing, and what the job's manifest means with that."""
+        self.remember({job_id: compact})
         return self._set(job_id, timing=manifest)
+
+    def remember(self, compacts: Mapping[int, Compact]) -> "asyncio.Future[None]":
+        """Keep what these jobs' manifests mean."""
+        rows = [(job_id, compact.key, compact.manifest) for job_id, compact in compacts.items()]
+        return self._database.write_soon(
+            lambda connection: silent(connection.executemany("INSERT OR REPLACE INTO compact VALUES (?, ?, ?)", rows))
+        )
 
     def _set(self, job_id: int, **values: object) -> "asyncio.Future[None]":
         columns = ", ".join(f"{name} = ?" for name in values)
@@ -253,7 +270,7 @@ class Store:
         low, high = id_range(job_id)
 
         def write(connection: sqlite3.Connection) -> None:
-            for table in ("state_tally", "domain_tally", "reply_tally", "attempt"):
+            for table in ("state_tally", "domain_tally", "reply_tally", "attempt", "compact"):
                 connection.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))  # noqa: S608 - our own names
             for table in ("recipient", "message"):
                 connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (low, high))  # noqa: S608 - as above
@@ -304,10 +321,11 @@ class Store:
 
 
 def _job(row: tuple[object, ...], counts: dict[RecipientState, int]) -> JobRow:
-    (id_, name, state, reason, next_at, since, manifest, timing, accepted_at, total, held, cancelled, expired,
-     warnings, errors, attempts_bytes, attempts_id) = row  # fmt: skip
+    (id_, name, state, reason, next_at, since, manifest, timing, key, compact, accepted_at, total, held, cancelled,
+     expired, warnings, errors, attempts_bytes, attempts_id) = row  # fmt: skip
     return JobRow(
-        id_, name, Standing(JobState(state), reason, next_at), since, manifest, timing, accepted_at, total,  # type: ignore[arg-type]
+        id_, name, Standing(JobState(state), reason, next_at), since, manifest, timing,  # type: ignore[arg-type]
+        None if key is None else Compact(key, compact), accepted_at, total,  # type: ignore[arg-type]
         bool(held), bool(cancelled), bool(expired), tuple(orjson.loads(warnings)), tuple(orjson.loads(errors)),  # type: ignore[arg-type]
         attempts_bytes, attempts_id, counts,  # type: ignore[arg-type]
     )  # fmt: skip

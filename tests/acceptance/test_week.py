@@ -96,7 +96,7 @@ class Week:
         row = self.store.job(job_id)
         assert row is not None
         terms = terms_of(manifest.timing, Defaults(ZONE, DEFAULT, Windows.always()), self.now)
-        self.dispatcher.add(LiveJob.of(row, manifest, manifest.timing, terms))
+        self.dispatcher.add(LiveJob.of(row, manifest, terms))
         self.say(f"{name} is taken, {len(addresses)} recipients")
 
     def say(self, text: str) -> None:

@@ -31,7 +31,7 @@ def _measure(deferred: int, throttled: int) -> tuple[float, float]:
     """The share of a core that is used, and CPU seconds that one small job more costs."""
     with Sink() as sink, job.running(sink) as agent:
         _fill(agent, deferred, throttled)
-        time.sleep(5)  # reports of what has just been taken
+        time.sleep(20)  # reports of what has just been taken; pages come last
         used, begun = cpu_seconds(agent.pid), time.monotonic()
         time.sleep(_SECONDS)
         share = (cpu_seconds(agent.pid) - used) / (time.monotonic() - begun)

@@ -77,3 +77,15 @@ def test_width_is_never_above_the_limit_nor_below_one(limit: int) -> None:
     for number in range(5):
         concurrency.pushed_back(10.0 + 2 * number, concurrency.width)
     assert concurrency.width == 1
+
+
+def test_a_relay_that_hangs_gets_more_connections_unmeasured_unless_it_has_pushed_back() -> None:
+    concurrency = Concurrency(5)
+    widths = []
+    for now in range(4):
+        concurrency.stalled(float(now))
+        widths.append(concurrency.width)
+    assert widths == [2, 4, 5, 5]
+    concurrency.pushed_back(10.0, 5)
+    concurrency.stalled(12.0)
+    assert concurrency.width == 2

@@ -121,3 +121,38 @@ def test_job_without_attempts_has_none(database: Database) -> None:
     job_id = admit(database, "job", ["a@one.example"])
     assert Ledger(database).attempt_count(job_id) == (0, None, None)
     assert list(Ledger(database).attempts(job_id, 0)) == []
+
+
+async def test_attempts_are_counted_by_interval_and_only_once(database: Database) -> None:
+    job_id = admit(database, "job", [f"to{n}@one.example" for n in range(30)])
+    another = admit(database, "another", ["x@one.example"])
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 30)
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
+    records = [record(each, outcomes[n % 3])._replace(at=NOW + n) for n, each in enumerate(found)]
+    await store.journal.record(records[:20])
+    tallies, last = ledger.attempt_tallies(job_id, 0, NOW - 5, 10)
+    assert sorted(tallies) == [
+        (0, "failed", 2),
+        (0, "sent", 3),
+        (1, "failed", 3),
+        (1, "sent", 7),
+        (2, "failed", 2),
+        (2, "sent", 3),
+    ]
+    assert ledger.attempt_tallies(job_id, last, NOW - 5, 10) == ([], last)
+    await store.journal.record(records[20:])
+    tallies, again = ledger.attempt_tallies(job_id, last, NOW - 5, 10)
+    assert sum(count for _, _, count in tallies) == 10
+    assert again > last
+    assert ledger.attempt_tallies(another, 0, NOW, 1) == ([], 0)
+
+
+async def test_attempts_before_the_origin_have_intervals_of_their_own(database: Database) -> None:
+    job_id = admit(database, "job", ["a@one.example", "b@one.example"])
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 2)
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    await store.journal.record([record(each, SENT)._replace(at=NOW - 0.5 + n) for n, each in enumerate(found)])
+    assert sorted(ledger.attempt_tallies(job_id, 0, NOW, 1)[0]) == [(-1, "sent", 1), (0, "sent", 1)]

@@ -181,14 +181,14 @@ async def test_end_of_a_job_spares_recipients_in_open_transactions(
 async def test_expiry_spares_an_uncertain_recipient_that_is_being_sent_again(database: Database, store: Store) -> None:
     job_id = admit(database, "job", addresses(2))
     first, second = due(store, job_id)
-    await store.claim([first.id, second.id], "default", NOW)
-    await store.record([record(each, OUTCOMES["uncertain"], hold=True) for each in (first, second)])
+    await store.journal.claim([first.id, second.id], "default", NOW)
+    await store.journal.record([record(each, OUTCOMES["uncertain"], hold=True) for each in (first, second)])
     assert await store.retry_now(job_id, NOW, uncertain=True) == 2
     again = due(store, job_id)[0]
-    await store.claim([again.id], "default", NOW)
+    await store.journal.claim([again.id], "default", NOW)
     assert await store.end_unsent(job_id, RecipientState.EXPIRED, "the end") == 1
     assert await store.end_unsent(job_id, RecipientState.EXPIRED, "the end") == 0
-    await store.record([record(again, OUTCOMES["sent"])])
+    await store.journal.record([record(again, OUTCOMES["sent"])])
     counts = {state: count for state, count in Ledger(database).counts(job_id).items() if count}
     assert counts == {RecipientState.SENT: 1, RecipientState.EXPIRED: 1}
 
