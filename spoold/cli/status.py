@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -30,6 +30,10 @@ _FAILURES = 8
 #: Lines of a live view that are not rows of the table, and failures in it.
 _FRAME = 9
 _LIVE_FAILURES = 5
+#: Looks for which a job that was there may be missing.
+_PATIENCE = 10
+
+T = TypeVar("T")
 
 
 class _MissingError(Exception):
@@ -100,7 +104,9 @@ def _job(spool: Spool, name: str) -> Job | str:
     try:
         return read_job(spool, folder, name, failures=_FAILURES)
     except (OSError, ValueError) as error:
-        raise _unreadable(spool, name, error) from None
+        if isinstance(error, FileNotFoundError) and _folder(spool, name) != folder:
+            return _job(spool, name)  # it changed its folder in between
+        raise _unreadable(name, error) from None
 
 
 def _folder(spool: Spool, name: str) -> str:
@@ -115,7 +121,7 @@ def _waits_for(spool: Spool, name: str) -> str:
     return printable(upload["waits_for"], 1000) if upload else "the agent's next look"
 
 
-def _unreadable(spool: Spool, name: str, error: Exception) -> _MissingError:
+def _unreadable(name: str, error: Exception) -> _MissingError:
     why = error.strerror if isinstance(error, OSError) else f"{REPORT}/status.json is not what an agent writes"
     return _MissingError(f"{name}: its report cannot be read: {why}")
 
@@ -153,7 +159,7 @@ def _json(spool: Spool, name: str | None) -> bytes:
         with spool.job(folder, name) as root:
             return spool.files.read_small(root, (REPORT, "status.json"), _LIMIT)
     except OSError as error:
-        raise _unreadable(spool, name, error) from None
+        raise _unreadable(name, error) from None
 
 
 # --- live -----------------------------------------------------------------------------------------------------------
@@ -162,47 +168,65 @@ def _json(spool: Spool, name: str | None) -> bytes:
 def _watch(spool: Spool, name: str | None) -> None:
     out = console()
     if not out.is_interactive:
-        for line in _changes(spool, name, time.sleep):
+        for line in _changes(spool, name):
             print(line, flush=True)
         return
-    view = _look(spool, name, out, live=True)
+    looks = _looks(lambda: _look(spool, name, out, live=True))
+    view = next(looks)
     try:
         with Live(
             view, console=out, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         ) as live:
-            while True:
-                time.sleep(_EVERY)
-                view = _look(spool, name, out, live=True)
+            for view in looks:
                 live.update(view, refresh=True)
     finally:
         out.print(view)  # the screen is as it was before: leave the last look there
 
 
-def _changes(spool: Spool, name: str | None, sleep: Callable[[float], None]) -> Iterator[str]:
+def _looks(look: Callable[[], T]) -> Iterator[T]:
+    """A look every second. A job that was there may be missing for a moment: it is being taken, or changes its folder."""
+    missed, seen = 0, False
+    while True:
+        try:
+            found = look()
+        except _MissingError:
+            missed += 1
+            if not seen or missed > _PATIENCE:
+                raise
+        else:
+            missed, seen = 0, True
+            yield found
+        time.sleep(_EVERY)
+
+
+def _changes(spool: Spool, name: str | None) -> Iterator[str]:
     """A line for every job whose state or progress, in per cent, has changed since the last look."""
     shown: dict[str, object] = {}
-    while True:
-        now = f"{time.strftime('%H:%M:%S')} "
-        if name is not None:
-            found = _job(spool, name)
-            told = {name: (found, f"{name}: in new/, waits for {found}") if isinstance(found, str) else _told(found)}
-        else:
-            agent = _view(spool, failures=0)
-            told = {job.job: _told(job) for job in reversed(agent.jobs)}
-            told |= {
-                f"new/{each.upload}": (each.waits_for, f"new/{each.upload}: waits for {each.waits_for}")
-                for each in agent.uploads
-            }
-            told |= {
-                f"relay {relay.relay}": (relay.up, f"relay {relay.relay}: {'up' if relay.up else relay.error}")
-                for relay in agent.relays
-            }
-            told[""] = (agent.running, f"agent: {agent.agent.state}")
+    for told in _looks(lambda: _all_told(spool) if name is None else _one_told(spool, name)):
+        now = time.strftime("%H:%M:%S")
         for key, (state, line) in told.items():
             if key not in shown or shown[key] != state:
                 shown[key] = state
-                yield now + line
-        sleep(_EVERY)
+                yield f"{now} {line}"
+
+
+def _one_told(spool: Spool, name: str) -> dict[str, tuple[object, str]]:
+    found = _job(spool, name)
+    if isinstance(found, str):
+        return {name: (found, f"{name}: in new/, waits for {found}")}
+    return {name: _told(found)}
+
+
+def _all_told(spool: Spool) -> dict[str, tuple[object, str]]:
+    """By a key for each thing: what counts as a change of it, and the line that tells it."""
+    agent = _view(spool, failures=0)
+    told: dict[str, tuple[object, str]] = {job.job: _told(job) for job in reversed(agent.jobs)}
+    for upload in agent.uploads:
+        told[f"new/{upload.upload}"] = (upload.waits_for, f"new/{upload.upload}: waits for {upload.waits_for}")
+    for relay in agent.relays:
+        told[f"relay {relay.relay}"] = (relay.up, f"relay {relay.relay}: {'up' if relay.up else relay.error}")
+    told[""] = (agent.running, f"agent: {agent.agent.state}")
+    return told
 
 
 def _told(job: Job) -> tuple[object, str]:

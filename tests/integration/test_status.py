@@ -90,39 +90,39 @@ def shown(agent: Agent, *arguments: str, columns: int, environ: Mapping[str, str
     return terminal
 
 
-def rest(agent: Agent, relay: Relay) -> None:
-    """A job of which some were refused, some are tried later; a rejected one; an upload that waits."""
-    relay.rules += [
-        Rule("RCPT", Reply("550 5.1.1 no such user \x1b[31mred[bold]"), match="bad"),
-        Rule("RCPT", Reply("451 4.2.0 later"), match="grey"),
-    ]
-    agent.start()
-    agent.drop(
-        "autumn-sale",
-        [*(f"to{n}@one.example" for n in range(16)), "bad@one.example", "bad@two.example", "grey@one.example"],
-        manifest={"description": "Autumn [red]sale\u202e"},
-    )
-    agent.drop("broken", manifest={"colour": "red"})
-    agent.drop("[red]part", manifest={"expect": {"recipients": 9}})
-    agent.wait_state("autumn-sale", "waiting")
-    agent.wait_state("broken", "rejected")
-    wait_for(lambda: len((agent.state() or {"jobs": []})["jobs"]) == 2)
-    wait_for(lambda: [job["state"] for job in (agent.state() or {"jobs": []})["jobs"]] == ["waiting", "rejected"])
-    wait_for(lambda: (agent.state() or {"uploads": []})["uploads"])
+@pytest.fixture(scope="module")
+def rested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """At rest: a job of which some were refused and one is tried later; a rejected one; an upload that waits."""
+    with Relay() as relay, Agent(tmp_path_factory.mktemp("rested"), relay.port) as agent:
+        relay.rules += [
+            Rule("RCPT", Reply("550 5.1.1 no such user \x1b[31mred[bold]"), match="bad"),
+            Rule("RCPT", Reply("451 4.2.0 later"), match="grey"),
+        ]
+        agent.start()
+        agent.drop(
+            "autumn-sale",
+            [*(f"to{n}@one.example" for n in range(16)), "bad@one.example", "bad@two.example", "grey@one.example"],
+            manifest={"description": "Autumn [red]sale\u202e"},
+        )
+        agent.drop("broken", manifest={"colour": "red"})
+        agent.drop("[red]part", manifest={"expect": {"recipients": 9}})
+        agent.wait_state("autumn-sale", "waiting")
+        agent.wait_state("broken", "rejected")
+        wait_for(lambda: (agent.state() or {"uploads": []})["uploads"])
+        wait_for(lambda: [job["state"] for job in (agent.state() or {"jobs": []})["jobs"]] == ["waiting", "rejected"])
+        yield agent
 
 
-def test_table_fits_terminals_of_every_width_and_lists_have_no_limit_elsewhere(agent: Agent, relay: Relay) -> None:
-    rest(agent, relay)
+def test_table_fits_terminals_of_every_width_and_lists_have_no_limit_elsewhere(rested: Agent) -> None:
     for columns in (40, 60, 80, 120, 200):
-        lines = shown(agent, columns=columns).text.splitlines()
+        lines = shown(rested, columns=columns).text.splitlines()
         assert max(map(len, lines)) <= columns, columns
         [job] = [line for line in lines if line.startswith("autumn-sale")]
         assert "waiting: " in job
         assert "94.7%" in job
         assert ("━" in job) == (columns >= 110)
-        assert (job.split()[-7:-6] == ["19"]) == False or columns >= 110  # noqa: E712
         assert any("[red]part: waits for" in line for line in lines)
-    wide = agent.command("status").stdout
+    wide = rested.command("status").stdout
     assert "\x1b" not in wide
     assert "━" not in wide
     assert not any(line != line.rstrip() for line in wide.splitlines())
@@ -141,15 +141,13 @@ def test_table_fits_terminals_of_every_width_and_lists_have_no_limit_elsewhere(a
         "Left",
     ]
     [job] = [line for line in wide.splitlines() if line.startswith("autumn-sale")]
-    assert job.split()[-9:-3] != []
     assert re.search(r"94\.7%\s+19\s+16\s+2\s+1\s+0\s+-\s+", job)
     assert "waiting: retry, next in " in job
     assert "rejected: job.yaml:3:2: unknown key 'colour'" in wide
 
 
-def test_page_of_a_job_says_all_and_obeys_neither_markup_nor_control_codes(agent: Agent, relay: Relay) -> None:
-    rest(agent, relay)
-    plain = agent.command("status", "autumn-sale").stdout
+def test_page_of_a_job_says_all_and_obeys_neither_markup_nor_control_codes(rested: Agent) -> None:
+    plain = rested.command("status", "autumn-sale").stdout
     assert plain.startswith("autumn-sale: waiting: some recipients are tried again later, next at ")
     for text in (
         "Description: Autumn [red]sale\\u202e\n",
@@ -164,30 +162,28 @@ def test_page_of_a_job_says_all_and_obeys_neither_markup_nor_control_codes(agent
     assert "\x1b" not in plain
     assert re.search(r"\[#{57}\.{3}\]", plain)
     for columns in (50, 80, 120):
-        terminal = shown(agent, "autumn-sale", columns=columns)
+        terminal = shown(rested, "autumn-sale", columns=columns)
         assert max(map(len, terminal.text.splitlines())) <= columns
         assert b"\x1b[31mred" not in terminal.raw
         assert "94.7% of 19 recipients" in terminal.text
         assert "━━━" in terminal.text
-    broken = agent.command("status", "broken").stdout
+    broken = rested.command("status", "broken").stdout
     assert broken.startswith("broken: rejected: nothing was sent\n")
     assert "\nErrors:\n  job.yaml:3:2: unknown key 'colour'" in broken
 
 
-def test_no_color_keeps_the_bar_and_drops_the_colours(agent: Agent, relay: Relay) -> None:
-    rest(agent, relay)
+def test_no_color_keeps_the_bar_and_drops_the_colours(rested: Agent) -> None:
     for arguments in ((), ("autumn-sale",)):
-        plain = shown(agent, *arguments, columns=120, environ={"NO_COLOR": "1"})
+        plain = shown(rested, *arguments, columns=120, environ={"NO_COLOR": "1"})
         assert "━" in plain.text
         assert not re.search(rb"\x1b\[(3|4|9|10)\d", plain.raw)
-        coloured = shown(agent, *arguments, columns=120, environ={"NO_COLOR": ""})
+        coloured = shown(rested, *arguments, columns=120, environ={"NO_COLOR": ""})
         assert re.search(rb"\x1b\[(3|9)\d", coloured.raw)
 
 
-def test_terminal_that_knows_ascii_only_gets_ascii(agent: Agent, relay: Relay) -> None:
-    rest(agent, relay)
+def test_terminal_that_knows_ascii_only_gets_ascii(rested: Agent) -> None:
     for arguments in ((), ("autumn-sale",)):
-        terminal = shown(agent, *arguments, columns=120, environ={"PYTHONIOENCODING": "ascii"})
+        terminal = shown(rested, *arguments, columns=120, environ={"PYTHONIOENCODING": "ascii"})
         assert terminal.raw.isascii()
         assert "###" in terminal.text
 
@@ -231,13 +227,8 @@ def test_watch_of_many_jobs_shows_those_that_are_sent_and_fits_the_screen(agent:
 
 def test_watch_without_a_terminal_writes_a_line_for_each_change(agent: Agent, relay: Relay) -> None:
     agent.start()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spoold", *status(agent, "--watch")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
+    command = [sys.executable, "-m", "spoold", *status(agent, "--watch")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         assert " relay default: up" in next(lines)
@@ -247,9 +238,6 @@ def test_watch_without_a_terminal_writes_a_line_for_each_change(agent: Agent, re
         assert re.fullmatch(r"\d\d:\d\d:\d\d job: finished, 100\.0% of 1: 1 sent\n", job)
         process.send_signal(signal.SIGINT)
         assert (process.stdout.read(), process.wait(20)) == ("", 0)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_reports_that_are_none_are_named_in_one_line(agent: Agent, relay: Relay) -> None:
@@ -273,11 +261,10 @@ def test_reports_that_are_none_are_named_in_one_line(agent: Agent, relay: Relay)
         assert done.stderr == "spoold: status.json is not what an agent writes; a running agent replaces it\n"
 
 
-def test_json_is_the_agents_own_document(agent: Agent, relay: Relay) -> None:
-    rest(agent, relay)
-    document = orjson.loads(agent.command("status", "autumn-sale", "--json").stdout)
-    assert document == agent.status("autumn-sale")
-    whole = orjson.loads(agent.command("status", "--json").stdout)
+def test_json_is_the_agents_own_document(rested: Agent) -> None:
+    document = orjson.loads(rested.command("status", "autumn-sale", "--json").stdout)
+    assert document == rested.status("autumn-sale")
+    whole = orjson.loads(rested.command("status", "--json").stdout)
     assert set(whole) == {"agent", "updated_at", "warnings", "relays", "uploads", "jobs", "running"}
 
 
