@@ -1,9 +1,11 @@
 """`spoold status`: the agent and its jobs, from the files that the agent writes; once, or live."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import orjson
@@ -165,7 +167,14 @@ def _json(spool: Spool, name: str | None) -> bytes:
 # --- live -----------------------------------------------------------------------------------------------------------
 
 
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C ends the watch; a second must not hurt while the terminal is put in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _watch(spool: Spool, name: str | None) -> None:
+    signal.signal(signal.SIGINT, _interrupted)
     out = console()
     if not out.is_interactive:
         for line in _changes(spool, name):
