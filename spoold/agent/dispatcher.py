@@ -18,7 +18,7 @@ from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
 from spoold.agent.limiter import Limiter, room, speed
 from spoold.agent.live import LiveJob, Terms
-from spoold.agent.reader import LOW, Reader
+from spoold.agent.reader import Reader
 from spoold.agent.rotation import Rotation
 from spoold.agent.route import Routes
 from spoold.agent.tally import Limit, Tally
@@ -346,7 +346,7 @@ class Dispatcher:
                 job.opened(claim)
                 if job.backlog:
                     rotation.push(job)
-                if job.backlog.short < LOW:
+                if job.is_short:
                     self.touch(job)
                 return job, claim
         return None
@@ -422,7 +422,7 @@ class Dispatcher:
             if transition.due_at is not None:
                 job.due_at(transition.due_at)
         self._changed(job.id)
-        if not job.open or job.backlog.short < LOW:
+        if not job.open or job.is_short:
             self.touch(job)
 
     def relay_changed(self) -> None:

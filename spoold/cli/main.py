@@ -7,7 +7,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, pack, plan, purge, resend, run, status, submit
+from spoold.cli import (
+    check,
+    completion,
+    config,
+    control,
+    demo,
+    init,
+    job,
+    pack,
+    plan,
+    purge,
+    resend,
+    run,
+    status,
+    submit,
+)
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
 from spoold.job import JobError
@@ -38,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=demo.run)
 
     sub = add("init", "Make a spool: its folders and a commented spoold.yaml.")
-    sub.add_argument("spool", metavar="SPOOL")
+    sub.add_argument("spool", metavar="SPOOL", help="the folder to make it in")
     sub.set_defaults(run=init.run)
 
     sub = add("run", "Run the agent.")
@@ -50,11 +65,11 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=check.run)
 
     sub = add("validate", "Say what intake would say about a job folder.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.set_defaults(run=job.validate)
 
     sub = add("seal", "Write SHA256SUMS into a job folder, so that it is taken the moment it is complete.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.set_defaults(run=job.seal)
 
     sub = add("pack", "Make a job folder of a message and a list of recipients.")
@@ -62,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=pack.run)
 
     sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.add_argument(
         "dest", metavar="DEST", nargs="?", help="a spool, or host:spool by rsync and ssh; else the configured one"
     )
@@ -74,18 +89,18 @@ def parser() -> argparse.ArgumentParser:
     add("sendmail", "Take a message from standard input, with sendmail's options and exit codes.")
 
     sub = add("status", "Show the agent and its jobs, or one job.")
-    sub.add_argument("job", metavar="JOB", nargs="?")
+    sub.add_argument("job", metavar="JOB", nargs="?", help="a job's name, or its folder")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.add_argument("--watch", action="store_true", help="show it again every second until Ctrl-C")
     sub.set_defaults(run=status.run)
 
     sub = add("plan", "Show when a job would start, pause and end under its windows and rates.")
-    sub.add_argument("job", metavar="JOB|JOBDIR")
+    sub.add_argument("job", metavar="JOB|JOBDIR", help="a job in the spool, or a folder that is not there yet")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.set_defaults(run=plan.run)
 
     sub = add("resend", "Make a new job for recipients of one that is done, with the same messages.")
-    sub.add_argument("job", metavar="JOB")
+    sub.add_argument("job", metavar="JOB", help="the name of a job that is done")
     sub.add_argument("--state", metavar="STATE[,STATE…]", required=True, help=", ".join(resend.STATES))
     sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
     sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
@@ -105,10 +120,16 @@ def parser() -> argparse.ArgumentParser:
         ("retry", "Try deferred recipients of jobs now."),
     ):
         sub = add(name, text)
-        sub.add_argument("jobs", metavar="JOB", nargs="+")
+        sub.add_argument("jobs", metavar="JOB", nargs="+", help="a job's name, or its folder")
         if name == "retry":
             sub.add_argument("--uncertain", action="store_true", help="also those that may have been sent already")
         sub.set_defaults(run=control.run)
+
+    sub = add("completion", "Print the script that completes spoold's command line in a shell.")
+    sub.add_argument(
+        "shell", choices=[*completion.FILES, "jobs"], help="the shell; `jobs` prints the names that the scripts ask for"
+    )
+    sub.set_defaults(run=completion.run)
     return top
 
 

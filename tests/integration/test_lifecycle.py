@@ -166,8 +166,8 @@ def test_reload_while_a_transaction_is_open_sends_nobody_twice(agent: Agent, rel
 
 
 def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_path: Path) -> None:
-    # Longer than the two seconds between two words to the service manager, so that one falls into it.
-    relay.rules.append(Rule("DOT", Delay(2.5)))
+    # Longer than the four seconds at most between two words to the service manager, so that one falls into it.
+    relay.rules.append(Rule("DOT", Delay(4.5)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
@@ -195,7 +195,7 @@ def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_p
             wait_for(lambda: len(seen("WATCHDOG")) >= first + 4)
             assert time.monotonic() - begin < 4 * 0.6
             watched.drop("job", addresses(3))
-            wait_for(lambda: seen("STATUS", lambda text: text.startswith("1 jobs, 3 recipients to send")), 5)
+            wait_for(lambda: seen("STATUS", lambda text: text.startswith("1 jobs, 3 recipients to send")), 6)
             process = watched.process
             assert process is not None
             process.send_signal(signal.SIGHUP)
