@@ -17,6 +17,7 @@ from spoold.agent.inbox import Inbox, Seen, Upload
 from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
 from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, set_aside, take
+from spoold.agent.tally import Tally
 from spoold.core.completeness import Rule
 from spoold.core.problem import printable
 from spoold.core.state import JobState
@@ -39,6 +40,7 @@ class Intake:
         admission: Admission,
         projector: Projector,
         settings: Settings,
+        tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -49,6 +51,7 @@ class Intake:
         self._admission = admission
         self._projector = projector
         self._settings = settings
+        self._tally = tally
         self._clock = clock
         self._monotonic = monotonic
         self._accepted = accepted
@@ -238,6 +241,7 @@ class Intake:
         self._admission.settle(accepted.job_id)
         upload.finish = None
         self._uploads.pop(upload.name, None)
+        self._tally.took(accepted.state, accepted.admitted.standing.reason, accepted.recipients)
         if accepted.state is JobState.REJECTED:
             problems = len(accepted.admitted.errors)
             log("job.rejected", job=accepted.name, reason=accepted.admitted.standing.reason, problems=problems)

@@ -94,6 +94,11 @@ class LiveJob:
         )
 
     @property
+    def sendable_from(self) -> float:
+        """The moment from which on the job could be sent, its windows and rates apart."""
+        return max(self.accepted_at, self.terms.send_after or 0.0)
+
+    @property
     def is_short(self) -> bool:
         """Whether more should be read."""
         return self.backlog.short < self.ahead // 2

@@ -27,6 +27,7 @@ from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
+from spoold.agent.tally import Tally
 from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
 from spoold.core.address import Address
@@ -102,6 +103,7 @@ class Supervisor:
         self._stop_on_signals = stop_on_signals
         self._reserve = reserve
         self._notifier = Notifier()
+        self._tally = Tally()
         self._failure: str | None = None
         self._troubles: dict[str, str] = {}
         self._state = "running"
@@ -117,7 +119,12 @@ class Supervisor:
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
         self._spool.lock()
-        self._database = Database(self._spool.database, on_failure=self._database_failed, on_full=self._database_full)
+        self._database = Database(
+            self._spool.database,
+            on_failure=self._database_failed,
+            on_full=self._database_full,
+            on_commit=self._tally.committed,
+        )
         try:
             self._database.start(SCHEMA)
             await self._serve()
@@ -154,6 +161,7 @@ class Supervisor:
             self._limiter,
             BodyReader(self._spool, self._body_threads),
             self._threads,
+            self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
             changed=self._projector.changed,
@@ -164,13 +172,20 @@ class Supervisor:
             admission,
             self._projector,
             self._configuration.settings,
+            self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
             accepted=lambda job_id: self._soon(self._accepted, job_id),
             reserve=self._reserve,
         )
         self._bulletin = Bulletin(
-            self._spool, self._store, self._dispatcher, self._intake, clock=self._clock, monotonic=self._monotonic
+            self._spool,
+            self._store,
+            self._dispatcher,
+            self._intake,
+            self._tally,
+            clock=self._clock,
+            monotonic=self._monotonic,
         )
         self._orders = Orders(
             self._spool,

@@ -16,8 +16,14 @@ def run(options: argparse.Namespace) -> int:
         target.write_text(configuration(), encoding="utf-8")
         made.append("spoold.yaml")
     print(f"{path}: made {', '.join(made)}" if made else f"{path}: is a spool already; nothing changed")
+    print(f"For Prometheus and Grafana, alert rules and a dashboard: {monitoring('')}")
     print(f"Next: set the relay in {target}, then: spoold --config {target} check")
     return 0
+
+
+def monitoring(name: str) -> Path:
+    """A file of what comes with the package for Prometheus and Grafana; their folder for an empty name."""
+    return Path(str(files("spoold"))) / "data" / "monitoring" / name
 
 
 def configuration() -> str:

@@ -11,6 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ _Job = tuple[Write[Any], "Future[Any] | asyncio.Future[Any]"]
 
 
 class Database:
-    """See the module. `retry_after` is the pause in seconds before a batch that met a full disk is tried again."""
+    """See the module. `retry_after` is the pause in seconds before a batch that met a full disk is tried again; `on_commit`
+    is told the seconds that a commit took."""
 
     def __init__(
         self,
@@ -65,11 +67,13 @@ class Database:
         *,
         on_failure: Callable[[Exception], None] = lambda _: None,
         on_full: Callable[[bool], None] = lambda _: None,
+        on_commit: Callable[[float], None] = lambda _: None,
         retry_after: float = 1.0,
     ) -> None:
         self._path = path
         self._on_failure = on_failure
         self._on_full = on_full
+        self._on_commit = on_commit
         self._retry_after = retry_after
         self._queue: queue.SimpleQueue[_Job | _Stop] = queue.SimpleQueue()
         self._failure: Exception | None = None
@@ -224,6 +228,7 @@ class Database:
         skip: dict[int, Exception] = {}
         while True:
             results.clear()
+            begun = time.perf_counter()
             self._connection.execute("BEGIN IMMEDIATE")
             for index, (write, future) in enumerate(jobs):
                 if index in skip:
@@ -240,6 +245,7 @@ class Database:
             else:
                 self._connection.commit()
                 self.commits += 1
+                self._on_commit(time.perf_counter() - begun)
                 return results
 
     def _resolve(self, results: list[tuple[Any, Any, Exception | None]]) -> None:

@@ -395,7 +395,8 @@ def on_a_terminal(config: Path, *arguments: str, environ: dict[str, str]) -> tup
 def test_watch_ends_with_ctrl_c_and_is_quiet_about_it(config: Path) -> None:
     code, seen = on_a_terminal(config, "status", "--watch", environ={})
     assert code == 0
-    assert b"\x1b[2J" in seen  # the screen was cleared
+    assert b"\x1b[?1049h" in seen  # a screen of its own
+    assert seen.endswith(b"No jobs.\r\n")  # what was seen last stays
     for word in (b"Traceback", b"KeyboardInterrupt", b"spoold: "):
         assert word not in seen
 

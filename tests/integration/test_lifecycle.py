@@ -236,7 +236,7 @@ def test_relay_that_is_down_stands_in_the_service_s_status(agent: Agent, relay: 
 def metrics(agent: Agent) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     text = (agent.spool / "metrics.prom").read_text()
     return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
+        (sample.name, frozenset(sample.labels.items() - {("spool", str(agent.spool))})): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -276,7 +276,7 @@ def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(ag
     assert values["spoold_uploads", frozenset()] == 1
     assert values["spoold_relay_up", frozenset({("relay", "default")})] == 1
     assert values["spoold_jobs", frozenset({("state", "waiting")})] == 1
-    assert values["spoold_recipients", frozenset({("state", "deferred")})] == 1
+    assert values["spoold_recipients", frozenset({("relay", "default"), ("state", "deferred")})] == 1
     assert values["spoold_build_info", frozenset({("version", __version__)})] == 1
     assert abs(values["spoold_start_time_seconds", frozenset()] - time.time()) < 60
 
