@@ -68,7 +68,6 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     notify: Address | None = None
     """Who gets a summary mail of each job that ends."""
-    warnings: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -417,7 +416,7 @@ class Supervisor:
     async def _publish(self) -> None:
         configuration = self._configuration
         await self._loop.run_in_executor(
-            self._threads, self._bulletin.write, self._state, configuration.warnings, configuration.defaults.zone
+            self._threads, self._bulletin.write, self._state, configuration.defaults.zone
         )
 
     def _relay_fault(self, job_id: int) -> str | None:
