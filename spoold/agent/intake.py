@@ -1,35 +1,32 @@
 """Takes complete uploads and makes jobs of them.
 
-Each upload is looked at in a worker thread; one that is complete is claimed, taken, examined, put into the database,
-accepted in one commit, and only then moved to where it belongs. Whatever goes wrong before that commit, the upload
-goes back to new/.
+Uploads are looked at in worker threads; those that are complete are claimed, taken, examined, put into the database,
+accepted in one commit, and only then moved to where they belong: many small ones in one go, a large one by itself.
+Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
 import contextlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from spoold.agent.acceptance import Acceptance, Accepted, Settings
+from spoold.agent.acceptance import Settings, is_large
+from spoold.agent.enlistment import Complete, Enlistment
 from spoold.agent.event import log
-from spoold.agent.inbox import Inbox, Seen, Upload
+from spoold.agent.inbox import Inbox, Upload
 from spoold.agent.projector import Projector
-from spoold.agent.taking import ChangedError, Taken, claim, drop_claim, give_back, take
-from spoold.core.completeness import Rule
+from spoold.agent.taking import drop_claim, give_back
 from spoold.core.problem import printable
-from spoold.core.state import JobState
-from spoold.failpoint import failpoint
 from spoold.storage.admission import Admission
-from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 #: Seconds until an upload that could not be taken is looked at again.
 _AFTER_ERROR = 30.0
-_MANIFEST_LIMIT = 64 * 1024 + 1
+#: Uploads that are looked at and taken in one go, at most.
+_BATCH = 50
 
 
 class Intake:
-    """See the module. `accepted` is told the id of each new job that is to be sent, from a worker thread."""
+    """See the module. `accepted` is told the ids of the new jobs that are to be sent, from a worker thread."""
 
     def __init__(
         self,
@@ -40,21 +37,23 @@ class Intake:
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        accepted: Callable[[int], None],
+        accepted: Callable[[list[int]], None],
         reserve: int,
     ) -> None:
         self._spool = spool
         self._admission = admission
         self._projector = projector
         self._settings = settings
-        self._clock = clock
         self._monotonic = monotonic
         self._accepted = accepted
-        self._acceptance = Acceptance(spool, admission, clock=clock)
+        self._enlistment = Enlistment(
+            spool, admission, projector, clock=clock, monotonic=monotonic, enlisted=self._enlisted
+        )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
         self._uploads: dict[str, Upload] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
+        self._large_threads = ThreadPoolExecutor(1, thread_name_prefix="large")
         self._renamed: set[str] = set()
         self._stopping = False
 
@@ -91,14 +90,17 @@ class Intake:
             log("upload.seen", upload=printable(name))
         self._renamed &= names
         wait: float | None = None
+        due: list[Upload] = []
         for upload in list(self._uploads.values()):
             if upload.busy:
                 continue
             if upload.look_at <= now:
                 upload.busy = True
-                self._threads.submit(self._handle, upload)
+                due.append(upload)
             else:
                 wait = upload.look_at - now if wait is None else min(wait, upload.look_at - now)
+        for start in range(0, len(due), _BATCH):
+            self._threads.submit(self._handle, due[start : start + _BATCH])
         return wait
 
     @property
@@ -118,50 +120,43 @@ class Intake:
         """End; what is being taken is finished first."""
         self._stopping = True
         self._threads.shutdown(cancel_futures=True)
+        self._large_threads.shutdown(cancel_futures=True)
 
     # --- in a worker thread -----------------------------------------------------------------------------------------
 
-    def _handle(self, upload: Upload) -> None:
-        try:
-            self._look(upload)
-        except DatabaseError:
-            upload.look_at = float("inf")  # the agent is about to end
-        except ChangedError as error:
-            self._problem(upload, str(error))
-            upload.look_at = self._monotonic() + 1.0
-        except OSError as error:
-            hint = "; copy with `rsync --chmod=D2770,F0660`" if isinstance(error, PermissionError) else ""
-            self._problem(upload, f"cannot be taken: {error.strerror or error}{hint}")
-            upload.look_at = self._monotonic() + _AFTER_ERROR
-        except Exception as error:  # noqa: BLE001 - one upload's surprise must not stop the others
-            log("agent.task_failed", where=f"intake of {printable(upload.name)}", error=repr(error))
-            self._problem(upload, f"internal error: {error!r}")
-            upload.look_at = self._monotonic() + _AFTER_ERROR
-        finally:
-            upload.busy = False
+    def _handle(self, uploads: list[Upload]) -> None:
+        """Look at these, and take those that are complete: the small ones in one go, each large one by itself."""
+        small: list[Complete] = []
+        large: list[Complete] = []
+        for upload in uploads:
+            with self._enlistment.telling(upload):
+                complete = self._look(upload)
+                if complete is not None:
+                    (large if is_large(complete.seen.entries) else small).append(complete)
+        for one in large:
+            self._large_threads.submit(self._enlistment.enlist, [one], self._settings)
+        if small:
+            self._enlistment.enlist(small, self._settings)
 
-    def _problem(self, upload: Upload, text: str) -> None:
-        if upload.waits_for != text:
-            log("upload.problem", upload=printable(upload.name), problem=text)
-        upload.waits_for = text
-
-    def _look(self, upload: Upload) -> None:
+    def _look(self, upload: Upload) -> Complete | None:
+        """The upload if it is complete; it stays busy then."""
         if upload.finish is not None:
             upload.finish()
-            return
+            return None
         begun = self._monotonic()
         try:
             with self._spool.job("new", upload.name) as root:
                 seen = self._inbox.look(root, upload)
         except FileNotFoundError:
-            return
+            upload.busy = False
+            return None
         except NotADirectoryError:
-            self._problem(
-                upload,
+            upload.tell(
                 "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one",
             )
             upload.look_at = begun + 10.0
-            return
+            upload.busy = False
+            return None
         verdict = seen.verdict
         if verdict.rule is None:
             upload.waits_for = verdict.waits_for
@@ -169,65 +164,19 @@ class Intake:
             cost = self._monotonic() - begun
             soonest = max(1.0, 10 * cost)
             upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))
-            return
+            upload.busy = False
+            return None
         if self._spool.files.free_bytes(self._spool.root) < self._reserve:
-            self._problem(upload, "the disk is nearly full; it is taken when there is room")
+            upload.tell("the disk is nearly full; it is taken when there is room")
             upload.look_at = begun + 5.0
-            return
-        self._take(upload, seen, verdict.rule, list(verdict.errors))
+            upload.busy = False
+            return None
+        return Complete(upload, seen, verdict.rule, list(verdict.errors))
 
-    def _take(self, upload: Upload, seen: Seen, rule: Rule, errors: list[str]) -> None:
-        name = claim(self._spool, upload.name)
-        try:
-            if not seen.entries:
-                # Too large to be looked at: nothing of it is taken but its report.
-                self._spool.files.make_directory(self._spool.fd("active"), TAKE + name)
-                taken = Taken({}, os.urandom(32))
-            else:
-                taken = take(self._spool, name, seen.entries.values(), seen.owner)
-            if rule is Rule.SEALED and not errors:
-                self._check_seal(upload, taken)
-            with self._spool.job("active", TAKE + name) as root:
-                accepted = self._acceptance.admit(name, root, seen, taken, rule, errors, self._settings)
-        except (OSError, ChangedError):
-            back = give_back(self._spool, name)
-            if back != name:
-                log("upload.problem", upload=printable(name), problem=f"was put back as {printable(back)}")
-            raise
-        upload.finish = lambda: self._finish(upload, name, accepted, rule)
-        upload.finish()
-
-    def _finish(self, upload: Upload, name: str, accepted: Accepted, rule: Rule) -> None:
-        """Put an accepted job where it belongs. From here on nothing goes back: what fails is tried again."""
-        failpoint("after-accept")
-        if self._spool.files.stat(self._spool.fd("active"), (TAKE + name,)) is not None:
-            self._spool.move(TAKE + name, "active", accepted.state.folder, accepted.name)
-        self._clean(name, accepted.name)
-        if accepted.failed or accepted.state.final:
-            self._projector.write(accepted.job_id)
-        self._admission.settle(accepted.job_id)
-        upload.finish = None
-        self._uploads.pop(upload.name, None)
-        if accepted.state is JobState.REJECTED:
-            problems = len(accepted.admitted.errors)
-            log("job.rejected", job=accepted.name, reason=accepted.admitted.standing.reason, problems=problems)
-        elif accepted.state is JobState.CANCELLED:
-            log("job.cancelled", job=accepted.name, reason="CANCEL was in the upload")
-        else:
-            log("job.accepted", job=accepted.name, recipients=accepted.recipients, rule=rule.value)
-            self._accepted(accepted.job_id)
-
-    def _check_seal(self, upload: Upload, taken: Taken) -> None:
-        for name, (_, expected) in upload.hashes.items():
-            if name in taken.hashes and taken.hashes[name].hex() != expected:
-                raise ChangedError(f"{printable(name)} changed while the upload was being taken")
-
-    def _clean(self, name: str, job: str) -> None:
-        try:
-            drop_claim(self._spool, name, job)
-        except OSError as error:
-            # Another user's folder that the agent may not empty: it was copied, and is never looked at again.
-            log("upload.problem", upload=printable(name), problem=f"was taken; it cannot be removed: {error.strerror}")
+    def _enlisted(self, batch: list[Complete]) -> None:
+        for one in batch:
+            self._uploads.pop(one.upload.name, None)
+        self._accepted([one.job.job_id for one in batch if not one.job.state.final])
 
     # --- at start ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +196,8 @@ class Intake:
                 continue
             if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
-            self._clean(name, job[0])
+            with contextlib.suppress(OSError):
+                drop_claim(spool, name, job[0])
         for job_id in self._admission.unsettled():
             # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
             self._projector.write(job_id)

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spoold.core.completeness import READY, REPORT, is_content, is_hidden, is_temporary
@@ -30,6 +30,15 @@ class ChangedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Taking:
+    """An upload whose files were brought over, not yet durable. `hashes` are those of copies."""
+
+    name: str
+    files: tuple[Path, ...]
+    hashes: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole."""
 
@@ -38,10 +47,13 @@ class Taken:
 
 
 def claim(spool: Spool, name: str) -> str:
-    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError."""
+    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError.
+
+    `new/` is to be synced before anything of the upload is moved.
+    """
     key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
     try:
-        spool.move(name, "new", "new", CLAIM + key)
+        spool.files.rename(spool.fd("new"), name, spool.fd("new"), CLAIM + key)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
@@ -50,8 +62,8 @@ def claim(spool: Spool, name: str) -> str:
     return key
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken:
-    """Bring the claimed upload's files into `active/.take-NAME`, durable and hashed.
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taking:
+    """Bring the claimed upload's files into `active/.take-NAME`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
@@ -79,19 +91,34 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-        if len(wanted) > _MANY:
-            files.sync_filesystem(target)
-        else:
-            for entry in wanted:
-                files.sync_file(target, entry.path)
+    return Taking(name, tuple(entry.path for entry in wanted), hashes)
+
+
+def secure(spool: Spool, takings: Sequence[Taking]) -> None:
+    """Make durable what was taken of these uploads. Raises OSError."""
+    files = spool.files
+    if sum(len(taking.files) for taking in takings) > _MANY:
+        files.sync_filesystem(spool.fd("active"))
+        return
+    for taking in takings:
+        with spool.job("active", TAKE + taking.name) as target:
+            for path in taking.files:
+                files.sync_file(target, path)
                 failpoint("file-synced")
-        for path in {entry.path[:-1] for entry in wanted} | {()}:
-            with files.directory(target, path) as folder:
-                files.sync(folder)
-        if move:
-            for entry in wanted:
-                hashes[entry.name] = _hash(spool, target, entry.path)
+            for path in {path[:-1] for path in taking.files} | {()}:
+                with files.directory(target, path) as folder:
+                    files.sync(folder)
     files.sync(spool.fd("active"))
+
+
+def digest(spool: Spool, taking: Taking) -> Taken:
+    """The hashes of what was taken."""
+    hashes = dict(taking.hashes)
+    with spool.job("active", TAKE + taking.name) as target:
+        for path in taking.files:
+            name = "/".join(path)
+            if name not in hashes:
+                hashes[name] = _hash(spool, target, path)
     return Taken(hashes, content_digest(hashes))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.agent.taking import ChangedError, Taken, claim, content_digest, drop_claim, give_back, take
+from spoold.agent.taking import ChangedError, Taken, claim, content_digest, digest, drop_claim, give_back, secure, take
 from spoold.storage.files import Entry, Files
 from spoold.storage.files import Path as Names
 from spoold.storage.spooldir import Spool
@@ -67,7 +67,9 @@ def _look(spool: Spool, name: str = "job") -> list[Entry]:
 def _take(spool: Spool, name: str = "job", *, owner: int | None = None) -> Taken:
     entries = _look(spool, name)
     claim(spool, name)
-    return take(spool, name, entries, os.geteuid() if owner is None else owner)
+    taking = take(spool, name, entries, os.geteuid() if owner is None else owner)
+    secure(spool, [taking])
+    return digest(spool, taking)
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
