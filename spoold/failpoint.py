@@ -11,6 +11,9 @@ from collections import Counter
 
 #: Every failpoint, in the order in which a job passes them.
 NAMES = (
+    "pickup-written",
+    "pickup-renamed",
+    "pickup-removed",
     "claim-renamed",
     "file-taken",
     "file-synced",

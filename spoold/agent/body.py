@@ -6,11 +6,13 @@ A file whose content is no longer what intake hashed is never sent.
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
-from spoold.core.message import MessageFacts, prepare, stuff
+from spoold.core.message import MessageFacts, prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
 from spoold.storage.files import NotRegularError
@@ -19,8 +21,17 @@ from spoold.storage.spooldir import Spool
 
 #: A message up to this size is read whole; a larger one is streamed.
 WHOLE = 512 * 1024
+#: Messages with many recipients are read once.
 _CACHE = 16
+#: Up to this size a message that is in the kernel's memory is read by the event loop itself.
+_AT_ONCE = 64 * 1024
+#: How many jobs' folders are kept open for that.
+_ROOTS = 32
 _LOOKS = 10
+
+
+#: A message on the wire, without the final dot.
+Body = bytes | AsyncIterator[bytes]
 
 
 class BodyReader:
@@ -32,26 +43,89 @@ class BodyReader:
         self._spool = spool
         self._threads = threads
         self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._roots: OrderedDict[str, int] = OrderedDict()
+        """Descriptors of the folders of the jobs read last; they follow their folder from place to place."""
 
-    async def body(self, job: str, message: Message) -> bytes | AsyncIterator[bytes]:
-        """The message's body for a session. Raises BodyError at once if it cannot be read; a stream may raise it
-        later.
+    async def many(self, wanted: Sequence[tuple[str, Message]]) -> list[Body | Exception]:
+        """The bodies of messages, each with its job's name; an exception in the place of one that cannot be read.
+
+        A stream may raise BodyError later.
         """
-        cached = self._cache.get(message.id)
-        if cached is not None:
-            self._cache.move_to_end(message.id)
-            return cached
+        bodies: list[Body | Exception | None] = [self._at_once(job, message) for job, message in wanted]
+        missing = {
+            message.id: (job, message) for (job, message), body in zip(wanted, bodies, strict=True) if body is None
+        }
+        if not missing:
+            return [body for body in bodies if body is not None]
         loop = asyncio.get_running_loop()
+        read = await loop.run_in_executor(self._threads, self._read, list(missing.values()))
+        for message_id, body in list(read.items())[-_CACHE:]:
+            if isinstance(body, bytes):
+                self._cache[message_id] = body
+        while len(self._cache) > _CACHE:
+            self._cache.popitem(last=False)
+        for job in {job for job, _ in missing.values()}:
+            await self._keep_root(job)
+        return [read[message.id] if body is None else body for (_, message), body in zip(wanted, bodies, strict=True)]
+
+    def close(self) -> None:
+        """Give up the descriptors."""
+        while self._roots:
+            os.close(self._roots.popitem()[1])
+
+    def _at_once(self, job: str, message: Message) -> Body | None:
+        """A body for which nobody has to wait: kept here, in the kernel's memory, or read as it is sent."""
         if message.size > WHOLE:
             return self._stream(job, message)
-        whole = await loop.run_in_executor(self._threads, self._read, job, message)
-        self._cache[message.id] = whole
-        if len(self._cache) > _CACHE:
-            self._cache.popitem(last=False)
-        return whole
+        if (cached := self._cache.get(message.id)) is not None:
+            self._cache.move_to_end(message.id)
+            return cached
+        if (root := self._roots.get(job)) is None:
+            return None
+        content = self._spool.files.read_at_once(root, tuple(message.path.split("/")), _AT_ONCE)
+        if content is None or hashlib.sha256(content).digest() != message.sha256:
+            return None
+        return wire(content, _facts(message))
 
-    def _read(self, job: str, message: Message) -> bytes:
-        return b"".join(self._pieces(job, message))
+    async def _keep_root(self, job: str) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError, BodyError):
+            root = await loop.run_in_executor(self._threads, self._open, job)
+            if (old := self._roots.pop(job, None)) is not None:
+                os.close(old)
+            self._roots[job] = root
+        while len(self._roots) > _ROOTS:
+            os.close(self._roots.popitem(last=False)[1])
+
+    def _read(self, wanted: Sequence[tuple[str, Message]]) -> dict[int, bytes | Exception]:
+        """Small messages by their ids; those of one folder share its descriptor."""
+        found: dict[int, bytes | Exception] = {}
+        files = self._spool.files
+        for (job, folder), messages in groupby(wanted, key=lambda each: (each[0], _parent(each[1]))):
+            group = [message for _, message in messages]
+            try:
+                with files.closing(self._open(job)) as root, files.directory(root, folder) as parent:
+                    for message in group:
+                        found[message.id] = self._whole(parent, message)
+            except BodyError as error:
+                found.update({message.id: error for message in group})
+            except OSError as error:
+                found.update({message.id: _unreadable(message, error) for message in group if message.id not in found})
+        return found
+
+    def _whole(self, parent: int, message: Message) -> bytes | Exception:
+        name = message.path.rpartition("/")[2]
+        try:
+            content = b"".join(self._spool.files.chunks(parent, (name,)))
+            if hashlib.sha256(content).digest() != message.sha256:
+                return _changed(message)
+            return wire(content, _facts(message))
+        except NotRegularError as error:
+            return BodyError(f"{message.path} has become {error} since the job was taken")
+        except OSError as error:
+            return _unreadable(message, error)
+        except Exception as error:  # noqa: BLE001 - one message's, whatever it is
+            return error
 
     async def _stream(self, job: str, message: Message) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
@@ -73,7 +147,7 @@ class BodyReader:
 
     def _pieces(self, job: str, message: Message) -> Generator[bytes, None, None]:
         digest = hashlib.sha256()
-        facts = MessageFacts(message.size, message.eight_bit, message.eight_bit_header, message.added)
+        facts = _facts(message)
         path = tuple(message.path.split("/"))
 
         def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -92,10 +166,25 @@ class BodyReader:
         except NotRegularError as error:
             raise BodyError(f"{message.path} has become {error} since the job was taken") from None
         except OSError as error:
-            raise BodyError(f"{message.path} cannot be read: {error.strerror}") from None
+            raise _unreadable(message, error) from None
         if digest.digest() != message.sha256:
-            raise BodyError(
-                f"{printable(message.path)} was changed after the job was taken and is not sent; put the original back"
-            )
+            raise _changed(message)
         if held:
             yield held
+
+
+def _parent(message: Message) -> tuple[str, ...]:
+    return tuple(message.path.split("/")[:-1])
+
+
+def _facts(message: Message) -> MessageFacts:
+    return MessageFacts(message.size, message.eight_bit, message.eight_bit_header, message.added)
+
+
+def _unreadable(message: Message, error: OSError) -> BodyError:
+    return BodyError(f"{message.path} cannot be read: {error.strerror}")
+
+
+def _changed(message: Message) -> BodyError:
+    path = printable(message.path)
+    return BodyError(f"{path} was changed after the job was taken and is not sent; put the original back")

@@ -1,8 +1,10 @@
-"""What the agent says of itself: SPOOL/status.json and metrics.prom, and one line for the service manager."""
+"""What the agent says of itself: SPOOL/status.json, metrics.prom and index.html, and one line for the service manager."""
 
 import os
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+
+from markupsafe import Markup
 
 from spoold import __version__
 from spoold.agent.dispatcher import Dispatcher
@@ -10,8 +12,17 @@ from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.core.problem import printable
 from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state, metrics
-from spoold.storage.spooldir import Spool
+from spoold.report.page import prepare, spool_page
+from spoold.report.row import JobLine, job_rows
+from spoold.storage.record import JobRow
+from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
+
+#: The page is written at most this often, and rests this many times what it took.
+_PAGE_EVERY = 5.0
+_PAGE_REST = 200.0
+_PAGE_LATEST = 60.0
+_DONE = 100
 
 
 class Bulletin:
@@ -35,6 +46,8 @@ class Bulletin:
         self._monotonic = monotonic
         self._started_at = clock()
         self._jobs: tuple[int, tzinfo, JobsState] | None = None
+        self._lines: tuple[tuple[int, tzinfo], tuple[Markup, Markup, bool]] | None = None
+        self._page_at = float("-inf")
 
     def summary(self) -> str:
         """One line."""
@@ -46,7 +59,7 @@ class Bulletin:
         return text + (f"; relay down: {', '.join(down)}" if down else "")
 
     def write(self, word: str, warnings: Sequence[str], zone: tzinfo) -> None:
-        """Write both files; `word` is running, stopping or stopped. For a thread."""
+        """Write the files; `word` is running, stopping or stopped. For a thread."""
         now = self._clock()
         since = now - self._monotonic()
         warnings = list(warnings)
@@ -81,6 +94,8 @@ class Bulletin:
         try:
             files.replace(self._spool.root, "status.json", [agent_json(state, zone)])
             files.replace(self._spool.root, "metrics.prom", [metrics(state)])
+            if word != "running" or self._monotonic() >= self._page_at:
+                self._write_page(state, zone)
         except OSError as error:
             log("report.failed", job="status.json", error=error.strerror or str(error))
 
@@ -90,3 +105,28 @@ class Bulletin:
         if self._jobs is None or self._jobs[:2] != (commits, zone):
             self._jobs = (commits, zone, jobs_state(self._store.live_jobs(), self._store.done_jobs(), zone))
         return self._jobs[2]
+
+    def _write_page(self, state: AgentState, zone: tzinfo) -> None:
+        prepare()
+        begun = self._monotonic()
+        live, done, older = self._lines_of_jobs(zone)
+        self._spool.files.replace(self._spool.root, "index.html", spool_page(state, live, done, older, zone))
+        now = self._monotonic()
+        self._page_at = now + max(_PAGE_EVERY, min(_PAGE_LATEST, _PAGE_REST * (now - begun)))
+
+    def _lines_of_jobs(self, zone: tzinfo) -> tuple[Markup, Markup, bool]:
+        """The live jobs and those that ended last, as the page shows them; kept while nothing was committed and every folder
+        stands where it belongs."""
+        commits = self._store.commits
+        if self._lines is None or self._lines[0] != (commits, zone):
+            live, done = self._store.live_jobs(), self._store.done_jobs(_DONE)
+            lines = [JobLine(job, self._place(job)) for job in (*live, *done)]
+            settled = all(line.place == line.job.state.folder for line in lines)
+            shown = (job_rows(lines[: len(live)], zone), job_rows(lines[len(live) :], zone), len(done) == _DONE)
+            self._lines = ((commits, zone), shown) if settled else None
+            return shown
+        return self._lines[1]
+
+    def _place(self, job: JobRow) -> str | None:
+        folder = job.state.folder
+        return self._spool.find(job.name, (folder, *FOLDERS[1:]))

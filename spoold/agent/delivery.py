@@ -1,36 +1,35 @@
 """One relay's connections: each takes claims from the dispatcher and sends them, intent first, outcome after.
 
 The order of steps is the promise: the claim is durable before MAIL leaves; the outcome is handed to the store before
-the next claim is, and the store commits in order, so no connection gets ahead of its own record by more than one
-transaction.
+the next claim is, and the store commits in order, so no connection gets ahead of its own record by more than the
+transaction that is in its data and the one next in line behind it.
 """
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from spoold.agent.body import BodyReader
+from spoold.agent.body import Body, BodyReader
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
 from spoold.core.outcome import Fault, FaultKind, Outcome, Result, deferred
 from spoold.core.problem import printable
-from spoold.core.state import Progress, RecipientState, Transition, after_outcome, gave_up
+from spoold.core.state import RecipientState, Transition, after_outcome, gave_up
 from spoold.failpoint import failpoint
+from spoold.smtp.concurrency import STALL, Concurrency
 from spoold.smtp.connection import Relay, connect
 from spoold.smtp.health import Health
-from spoold.smtp.session import BodyError, Envelope, Session
+from spoold.smtp.session import BodyError, Envelope, Session, Transaction
 from spoold.storage.database import DatabaseError
+from spoold.storage.journal import Journal
 from spoold.storage.record import DueRecipient, Record
-from spoold.storage.store import Store
 
 #: An idle connection is kept so long, in seconds: relays close theirs after 300 at the least (RFC 5321 §4.5.3.2.7).
 IDLE = 10.0
 #: A connection that takes longer than this to open is reported before it fails, so that nobody waits without knowing.
 SUSPECT = 3.0
-#: How long a relay that refused one more connection is asked for no more, in seconds.
-_CROWDED = 60.0
 
 
 class Work(Protocol):
@@ -47,6 +46,29 @@ class Work(Protocol):
     def relay_changed(self) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """A connection; `load` counts the claims that are on their way through it."""
+
+    session: Session
+    load: int = 0
+    idle_since: float = 0.0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Recipients of one transaction, and the connection that they go by."""
+
+    lane: _Lane
+    job: LiveJob
+    recipients: list[DueRecipient]
+
+    @property
+    def ids(self) -> list[int]:
+        return [recipient.id for recipient in self.recipients]
+
+
 class Delivery:
     """See the module. `limit` is how many recipients a transaction gets: as configured, or fewer if the relay says so."""
 
@@ -54,7 +76,7 @@ class Delivery:
         self,
         relay: Relay,
         work: Work,
-        store: Store,
+        journal: Journal,
         bodies: BodyReader,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -63,40 +85,34 @@ class Delivery:
         self.health = Health()
         self.suspicion: Fault | None = None
         self.limit = relay.recipients_per_message
-        self.connected = 0
         self._work = work
-        self._store = store
+        self._journal = journal
         self._bodies = bodies
         self._clock = clock
         self._monotonic = monotonic
+        self._concurrency = Concurrency(relay.connections)
+        self._lanes: list[_Lane] = []
         self._workers: set[asyncio.Task[None]] = set()
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._launch: asyncio.Task[None] | None = None
+        self._ended: list[tuple[_Claim, list[Outcome]]] = []
+        self._pumping = False
+        self._busy = False
         self._retired = False
-        self._allowed = relay.connections
-        self._crowded_until = 0.0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._count = 0
 
     # --- for the dispatcher -------------------------------------------------------------------------------------------
 
+    @property
+    def connected(self) -> int:
+        """Open connections."""
+        return len(self._lanes)
+
     def staff(self) -> None:
-        """If there is work, let one idle connection take it up, or open one more."""
-        if self._retired or not self._has_use():
-            return
-        while self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        now = self._monotonic()
-        if now >= self._crowded_until:
-            self._allowed = self.relay.connections
-        # A relay in trouble gets one connection to prove itself with, after its rest.
-        most = self._allowed if self.health.up else int(now >= self.health.until)
-        # Twice as many at most as there are: a small job is through before a second connection would be open.
-        if len(self._workers) >= min(most, max(1, 2 * self.connected)):
-            return
-        task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self.relay.name}")
-        self._workers.add(task)
-        task.add_done_callback(self._left)
+        """If there is work, let the connections take it up, and open more if they are too few."""
+        if not self._retired and self._has_use():
+            self._pump_soon()
 
     def rest(self) -> float | None:
         """Seconds until the relay may be tried again, None if it does not rest or nobody waits for it."""
@@ -109,74 +125,97 @@ class Delivery:
         return self._work.has_work(self) if self.health.up else self._work.is_wanted(self)
 
     def retire(self) -> None:
-        """The relay is gone from the configuration, or has changed."""
+        """The relay is gone from the configuration, or has changed, or the agent stops."""
         self._retired = True
-        for waiter in self._idle:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._end_idle()
 
     async def finish(self) -> None:
-        """Return when every open message has ended."""
+        """Return when every open message has ended, and its outcome is with the store."""
         self.retire()
-        while self._workers:
-            await asyncio.wait(self._workers)
+        while tasks := [*self._workers, *([self._launch] if self._launch else [])]:
+            await asyncio.wait(tasks)
+        self._record_ended()
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Open one more connection, if the relay may have it."""
+        now = self._monotonic()
+        # A relay in trouble gets one connection to prove itself with, after its rest.
+        most = self._concurrency.width if self.health.up else int(now >= self.health.until)
+        # Twice as many at most as there are: a small job is through before a second connection would be open.
+        if self._retired or len(self._workers) >= min(most, max(1, 2 * self.connected)):
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self.relay.name}")
+        self._workers.add(task)
+        task.add_done_callback(self._left)
 
     def _left(self, task: "asyncio.Task[None]") -> None:
         self._workers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
-            log(
-                "agent.task_failed",
-                where=f"relay {self.relay.name}",
-                error=f"{type(error).__name__}: {error}",
-            )
+        self._tell_error(task)
         self._work.relay_changed() if not self.health.up else self.staff()
 
-    # --- one connection ---------------------------------------------------------------------------------------------
+    def _launched(self, task: "asyncio.Task[None]") -> None:
+        self._launch = None
+        self._tell_error(task)
+        self._pump_soon()
+
+    def _tell_error(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
+            log("agent.task_failed", where=f"relay {self.relay.name}", error=f"{type(error).__name__}: {error}")
 
     async def _serve(self) -> None:
-        session: Session | None = None
+        """One connection, from its opening to its end."""
+        session = await self._connect()
+        if session is None:
+            return
+        lane = _Lane(session, idle_since=self._monotonic())
+        session.on_end = partial(self._look_at_lane, lane)
+        self._lanes.append(lane)
+        self._look_at_lane(lane)
+        self._pump_soon()
         try:
-            while self._usable():
-                if session is not None and not session.usable:
-                    await self._leave(session)
-                    session = None
-                if session is None:
-                    if not self._has_use():
-                        return
-                    session = await self._connect()
-                    if session is None:
-                        return
-                claim = self._work.claim(self)
-                if claim is None:
-                    if not await self._wait():
-                        return
-                    continue
-                self.staff()
-                await self._send(session, *claim)
+            await lane.ended.wait()
         finally:
-            if session is not None:
-                await self._leave(session)
+            self._lanes.remove(lane)
+            await session.close()
+
+    def _look_at_lane(self, lane: _Lane) -> None:
+        """End a connection that is of no more use, once nothing is on its way through it."""
+        if lane.load:
+            return
+        if not lane.session.usable or not self._usable():
+            lane.ended.set()
+            return
+        lane.idle_since = self._monotonic()
+        if self._sweeper is None:
+            self._sweep_in(IDLE)
+
+    def _free(self, lane: _Lane) -> None:
+        lane.load -= 1
+        self._look_at_lane(lane)
+
+    def _end_idle(self) -> None:
+        for lane in self._lanes:
+            self._look_at_lane(lane)
+
+    def _sweep_in(self, seconds: float) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """End the connections that have been idle for long."""
+        self._sweeper = None
+        idle = [lane for lane in self._lanes if not lane.load and not lane.ended.is_set()]
+        before = self._monotonic() - IDLE + 0.01
+        for lane in idle:
+            if lane.idle_since <= before:
+                lane.ended.set()
+        rest = [lane.idle_since for lane in idle if lane.idle_since > before]
+        if rest:
+            self._sweep_in(min(rest) - before)
 
     def _usable(self) -> bool:
         return not self._retired and (self.health.up or self._monotonic() >= self.health.until)
-
-    async def _leave(self, session: Session) -> None:
-        self.connected -= 1
-        await session.close()
-
-    async def _wait(self) -> bool:
-        """Whether work came before the connection had been idle for too long."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
-        try:
-            async with asyncio.timeout(IDLE):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            with contextlib.suppress(ValueError):
-                self._idle.remove(waiter)
-        return True
 
     async def _connect(self) -> Session | None:
         slow = asyncio.get_running_loop().call_later(SUSPECT, self._suspect)
@@ -186,16 +225,14 @@ class Delivery:
             slow.cancel()
             self.suspicion = None
         if isinstance(found, Session):
-            self.connected += 1
             if self.health.connected():
                 log("relay.up", relay=self.relay.name)
                 self._work.relay_changed()
             return found
         if self.connected and found.kind in (FaultKind.BUSY, FaultKind.CONNECT, FaultKind.GREETING):
             # The others work: it is one connection too many, not a relay that is down.
-            self._allowed = self.connected
-            self._crowded_until = self._monotonic() + _CROWDED
-            log("relay.connections", relay=self.relay.name, connections=self._allowed)
+            if self._concurrency.refused(self._monotonic(), self.connected):
+                self._tell_connections()
             return None
         self._fault(found)
         return None
@@ -208,93 +245,194 @@ class Delivery:
     def _fault(self, fault: Fault) -> None:
         if self.health.failed(fault, self._monotonic()):
             log("relay.down", relay=self.relay.name, error=str(fault))
+        self._end_idle()
         self._work.relay_changed()
 
-    # --- one claim --------------------------------------------------------------------------------------------------
+    def _tell_connections(self) -> None:
+        log("relay.connections", relay=self.relay.name, connections=self._concurrency.width)
 
-    async def _send(self, session: Session, job: LiveJob, claim: list[DueRecipient]) -> None:
-        message = claim[0].message
-        try:
-            body = await self._bodies.body(job.name, message)
-        except BodyError as error:
-            await self._record(job, claim, [deferred("4.3.0", str(error))] * len(claim))
+    # --- claims -----------------------------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        """All that happens in one round of the loop is written, and made up for, together."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if self._launch is not None:
+            return  # it pumps again when it has begun: till then what ends and what becomes free collects
+        self._record_ended()
+        if self._retired or not self._has_use():
+            self._busy = False
             return
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw is temporary for the recipient, and loud
-            log("agent.task_failed", where=f"message {printable(message.path)} of {job.name}", error=repr(error))
-            await self._record(job, claim, [deferred("4.3.0", f"internal error: {error!r}")] * len(claim))
-            return
-        ids = [recipient.id for recipient in claim]
-        failpoint("before-intent")
-        granted = set(await self._store.claim(ids, self.relay.name, self._clock(), self._work.used()))
-        failpoint("after-intent")
-        if len(granted) < len(ids):
-            self._work.not_granted(job, [id_ for id_ in ids if id_ not in granted])
-            claim = [recipient for recipient in claim if recipient.id in granted]
-            if not claim:
+        claims = self._take() if self.health.up else []
+        if claims:
+            failpoint("before-intent")
+            ids = [id_ for claim in claims for id_ in claim.ids]
+            try:
+                # Asked for here, so that it shares the commit of the outcomes above.
+                granting = self._journal.claim(ids, self.relay.name, self._clock(), self._work.used())
+            except DatabaseError:
+                for claim in claims:
+                    self._free(claim.lane)
                 return
-        if not self._work.allowed(job) or self._retired or not session.usable:
-            await self._store.release([recipient.id for recipient in claim])
-            self._work.put_back(job, claim)
-            return
-        envelope = Envelope(
-            job.manifest.sender,
-            [recipient.address for recipient in claim],
-            message.size,
-            message.eight_bit,
-            job.manifest.sender_smtputf8 or claim[0].smtputf8,
-        )
-        done = await session.transact(envelope, body)
+            self._launch = asyncio.get_running_loop().create_task(self._begin_all(claims, granting))
+            self._launch.add_done_callback(self._launched)
+        self._busy = self._has_use()
+        if self._busy:
+            self._grow()
+            if self._stall is None:
+                self._stall = asyncio.get_running_loop().call_later(STALL, self._look_at_stall, self._count)
+
+    def _look_at_stall(self, count: int) -> None:
+        self._stall = None
+        if self._busy and not self._retired:
+            if self._count == count:
+                self._concurrency.stalled(self._monotonic())
+            self._pump_soon()
+
+    def _take(self) -> list[_Claim]:
+        """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
+        claims: list[_Claim] = []
+        for load in (0, 1):
+            for number, lane in enumerate(self._lanes):
+                if lane.load != load or load >= lane.session.depth or not lane.session.usable or lane.ended.is_set():
+                    continue
+                if number >= self._concurrency.width:
+                    if not load:
+                        lane.ended.set()
+                    continue
+                found = self._work.claim(self)
+                if found is None:
+                    return claims
+                lane.load += 1
+                claims.append(_Claim(lane, *found))
+        return claims
+
+    async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
+        """Read the messages while the intents are being written, then begin."""
+        try:
+            bodies = await self._bodies.many([(claim.job.name, claim.recipients[0].message) for claim in claims])
+            granted = set(await granting)
+            failpoint("after-intent")
+        except BaseException:
+            for claim in claims:
+                self._free(claim.lane)
+            raise
+        for claim, body in zip(claims, bodies, strict=True):
+            self._begin(self._granted(claim, granted), body)
+
+    def _granted(self, claim: _Claim, granted: set[int]) -> _Claim:
+        missing = [id_ for id_ in claim.ids if id_ not in granted]
+        if not missing:
+            return claim
+        self._work.not_granted(claim.job, missing)
+        return _Claim(claim.lane, claim.job, [each for each in claim.recipients if each.id in granted])
+
+    def _begin(self, claim: _Claim, body: Body | Exception) -> None:
+        if not claim.recipients:
+            self._free(claim.lane)
+        elif isinstance(body, Exception):
+            reason = str(body)
+            if not isinstance(body, BodyError):
+                # What nobody foresaw is temporary for the recipient, and loud.
+                path = printable(claim.recipients[0].message.path)
+                log("agent.task_failed", where=f"message {path} of {claim.job.name}", error=repr(body))
+                reason = f"internal error: {body!r}"
+            self._ended.append((claim, [deferred("4.3.0", reason)] * len(claim.recipients)))
+            self._free(claim.lane)
+            self._pump_soon()
+        elif not self._may_go(claim.job) or not claim.lane.session.usable:
+            self._journal.release(claim.ids)
+            self._work.put_back(claim.job, claim.recipients)
+            self._free(claim.lane)
+        else:
+            first = claim.recipients[0]
+            envelope = Envelope(
+                claim.job.manifest.sender,
+                [recipient.address for recipient in claim.recipients],
+                first.message.size,
+                first.message.eight_bit,
+                claim.job.manifest.sender_smtputf8 or first.smtputf8,
+            )
+            claim.lane.session.begin(envelope, body, partial(self._done, claim), partial(self._may_go, claim.job))
+
+    def _may_go(self, job: LiveJob) -> bool:
+        return not self._retired and self._work.allowed(job)
+
+    def _done(self, claim: _Claim, done: Transaction) -> None:
         if done.bug is not None:
             log("agent.task_failed", where=f"relay {self.relay.name}", error=repr(done.bug))
         if done.limit is not None and done.limit < self.limit:
             self.limit = max(done.limit, 1)
             log("relay.limit", relay=self.relay.name, recipients=self.limit)
+        now = self._monotonic()
+        self._count += 1
+        busy = done.fault is not None and done.fault.kind is FaultKind.BUSY and self._others(claim.lane)
+        if (busy or done.pushed_back) and self._concurrency.pushed_back(now, self.connected):
+            self._tell_connections()
         if done.fault is not None:
-            self._fault(done.fault)
+            if not busy:
+                self._fault(done.fault)
         elif done.dropped is not None:
-            if self.health.dropped(f"{self.relay.address}: {done.dropped}", self._monotonic()):
+            if self.health.dropped(f"{self.relay.address}: {done.dropped}", now):
                 log("relay.down", relay=self.relay.name, error=str(self.health.fault))
             if not self.health.up:
+                self._end_idle()
                 self._work.relay_changed()
-        else:
+        elif done.outcomes[0].result is not Result.RETURNED:
             self.health.worked()
-        self._tell(job, claim, done.outcomes, session)
+            self._concurrency.ended(now, self.connected, busy=self._busy)
+        self._tell(claim, done.outcomes)
+        self._ended.append((claim, done.outcomes))
+        self._free(claim.lane)
+        self._pump_soon()
+
+    def _others(self, lane: _Lane) -> bool:
+        return any(other.session.usable for other in self._lanes if other is not lane)
+
+    # --- outcomes ---------------------------------------------------------------------------------------------------
+
+    def _record_ended(self) -> None:
+        if not self._ended:
+            return
         failpoint("before-outcome")
-        # Not awaited: the next claim's commit comes after this one's. Only a transaction that settled everything may
-        # do so.
-        self._record_soon(job, claim, done.outcomes, session.remote_mta)
-
-    async def _record(self, job: LiveJob, claim: list[DueRecipient], outcomes: list[Outcome]) -> None:
-        await self._record_soon(job, claim, outcomes, "")
-
-    def _record_soon(
-        self, job: LiveJob, claim: list[DueRecipient], outcomes: list[Outcome], remote_mta: str
-    ) -> "asyncio.Future[None]":
+        ended, self._ended = self._ended, []
         now = self._clock()
-        records = [
-            Record(
-                recipient,
-                self._transition(job, recipient, outcome, now),
-                self.relay.name,
-                remote_mta,
-                now,
-                outcome.result is not Result.RETURNED,
-            )
-            for recipient, outcome in zip(claim, outcomes, strict=True)
-        ]
-        written = self._store.record(records)
-        written.add_done_callback(lambda future: self._recorded(future, job, records))
-        return written
-
-    def _recorded(self, written: "asyncio.Future[None]", job: LiveJob, records: list[Record]) -> None:
-        if written.cancelled() or written.exception() is not None:
+        by_job: dict[int, tuple[LiveJob, list[Record]]] = {}
+        everything = []
+        for claim, outcomes in ended:
+            job, relay, remote_mta = claim.job, self.relay.name, claim.lane.session.remote_mta
+            records = [
+                Record(
+                    recipient,
+                    self._transition(job, recipient, outcome, now),
+                    relay,
+                    remote_mta,
+                    now,
+                    outcome.result is not Result.RETURNED,
+                )
+                for recipient, outcome in zip(claim.recipients, outcomes, strict=True)
+            ]
+            by_job.setdefault(job.id, (job, []))[1].extend(records)
+            everything += records
+        try:
+            written = self._journal.record(everything)
+        except DatabaseError:
             return  # the database has told the supervisor; the claims stay, and are *uncertain* at the next start
+        written.add_done_callback(partial(self._recorded, list(by_job.values())))
+
+    def _recorded(self, by_job: list[tuple[LiveJob, list[Record]]], written: "asyncio.Future[None]") -> None:
+        if written.cancelled() or written.exception() is not None:
+            return  # as above
         failpoint("after-outcome")
-        self._work.recorded(job, records)
+        for job, records in by_job:
+            self._work.recorded(job, records)
 
     def _transition(self, job: LiveJob, recipient: DueRecipient, outcome: Outcome, now: float) -> Transition:
-        progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
-        transition = after_outcome(progress, outcome, job.terms.retry, job.manifest.on_uncertain, now)
+        transition = after_outcome(recipient, outcome, job.terms.retry, job.manifest.on_uncertain, now)
         expires_at = job.terms.expires_at
         if (
             transition.state is RecipientState.DEFERRED
@@ -308,17 +446,19 @@ class Delivery:
             return Transition(RecipientState.EXPIRED, transition.attempts, transition.first_attempt_at, None, ended)
         return transition
 
-    def _tell(self, job: LiveJob, claim: list[DueRecipient], outcomes: list[Outcome], session: Session) -> None:
-        count = {result: sum(outcome.result is result for outcome in outcomes) for result in Result}
-        common = {"job": job.name, "message": claim[0].message.path, "relay": self.relay.name}
-        if count[Result.SENT]:
-            log("message.sent", recipients=count[Result.SENT], **common)
-        if count[Result.UNCERTAIN]:
-            first = next(outcome for outcome in outcomes if outcome.result is Result.UNCERTAIN)
-            log("message.uncertain", recipients=count[Result.UNCERTAIN], error=first.diagnostic, **common)
-        if count[Result.FAILED] or count[Result.DEFERRED]:
+    def _tell(self, claim: _Claim, outcomes: list[Outcome]) -> None:
+        results = [outcome.result for outcome in outcomes]
+        common = {"job": claim.job.name, "message": claim.recipients[0].message.path, "relay": self.relay.name}
+        if sent := results.count(Result.SENT):
+            log("message.sent", recipients=sent, **common)
+            if sent == len(results):
+                return
+        if uncertain := results.count(Result.UNCERTAIN):
+            first = outcomes[results.index(Result.UNCERTAIN)]
+            log("message.uncertain", recipients=uncertain, error=first.diagnostic, **common)
+        failed, put_off = results.count(Result.FAILED), results.count(Result.DEFERRED)
+        if failed or put_off:
             first = next(outcome for outcome in outcomes if outcome.result in (Result.FAILED, Result.DEFERRED))
             log(
-                "message.refused", sent=count[Result.SENT], failed=count[Result.FAILED],
-                deferred=count[Result.DEFERRED], reply=first.diagnostic, **common,
+                "message.refused", sent=sent, failed=failed, deferred=put_off, reply=first.diagnostic, **common,
             )  # fmt: skip

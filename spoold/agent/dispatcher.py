@@ -87,7 +87,9 @@ class Dispatcher:
                 changed.append(name)
         for name, relay in relays.items():
             if name not in self.deliveries:
-                self.deliveries[name] = Delivery(relay, self, self._store, self._bodies, self._clock, self._monotonic)
+                self.deliveries[name] = Delivery(
+                    relay, self, self._store.journal, self._bodies, self._clock, self._monotonic
+                )
                 self._rotation.setdefault(name, Rotation())
                 changed.append(name)
         self._dirty.update(self.jobs)
@@ -107,11 +109,13 @@ class Dispatcher:
         """The job's timing was edited, or the agent's was."""
         job.terms = terms
         job.throttled_until = 0.0
+        job.free_until = 0.0
         job.backlog.reconsider()
         self.touch(job)
 
     async def hold(self, job: LiveJob, held: bool) -> None:
         job.held = held
+        job.free_until = 0.0
         self.touch(job)
         await self._store.hold(job.id, held)
 
@@ -366,8 +370,14 @@ class Dispatcher:
     def _may_send(self, job: LiveJob, now: float) -> bool:
         if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
             return False
+        if job.free_from <= now < job.free_until:
+            return True
         snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
-        return may_send(snapshot, now)
+        if not may_send(snapshot, now):
+            return False
+        # While it has something at hand, nothing but the clock or an order changes that.
+        job.free_from, job.free_until = now, wakes_at(snapshot, now) or math.inf
+        return True
 
     def allowed(self, job: LiveJob) -> bool:
         """Whether a claim that was made may still become a transaction."""

@@ -13,14 +13,14 @@ from spoold.agent.acceptance import Settings, is_large
 from spoold.agent.enlistment import Complete, Enlistment
 from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Upload
+from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
 from spoold.agent.taking import drop_claim, give_back
 from spoold.core.problem import printable
 from spoold.storage.admission import Admission
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
-#: Seconds until an upload that could not be taken is looked at again.
-_AFTER_ERROR = 30.0
+_DISK = "the disk is nearly full; it is taken when there is room"
 #: Uploads that are looked at and taken in one go, at most.
 _BATCH = 50
 
@@ -51,6 +51,7 @@ class Intake:
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
+        self._pickups = Pickups(spool, clock=clock)
         self._uploads: dict[str, Upload] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
         self._large_threads = ThreadPoolExecutor(1, thread_name_prefix="large")
@@ -131,7 +132,9 @@ class Intake:
         for upload in uploads:
             with self._enlistment.telling(upload):
                 complete = self._look(upload)
-                if complete is not None:
+                if complete is None:
+                    upload.busy = False
+                else:
                     (large if is_large(complete.seen.entries) else small).append(complete)
         for one in large:
             self._large_threads.submit(self._enlistment.enlist, [one], self._settings)
@@ -139,7 +142,7 @@ class Intake:
             self._enlistment.enlist(small, self._settings)
 
     def _look(self, upload: Upload) -> Complete | None:
-        """The upload if it is complete; it stays busy then."""
+        """The upload if it is complete."""
         if upload.finish is not None:
             upload.finish()
             return None
@@ -148,14 +151,9 @@ class Intake:
             with self._spool.job("new", upload.name) as root:
                 seen = self._inbox.look(root, upload)
         except FileNotFoundError:
-            upload.busy = False
             return None
         except NotADirectoryError:
-            upload.tell(
-                "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one",
-            )
-            upload.look_at = begun + 10.0
-            upload.busy = False
+            self._look_at_file(upload, begun)
             return None
         verdict = seen.verdict
         if verdict.rule is None:
@@ -164,14 +162,30 @@ class Intake:
             cost = self._monotonic() - begun
             soonest = max(1.0, 10 * cost)
             upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))
-            upload.busy = False
             return None
         if self._spool.files.free_bytes(self._spool.root) < self._reserve:
-            upload.tell("the disk is nearly full; it is taken when there is room")
+            upload.tell(_DISK)
             upload.look_at = begun + 5.0
-            upload.busy = False
             return None
-        return Complete(upload, seen, verdict.rule, list(verdict.errors))
+        errors = [*self._pickups.errors.pop(upload.name, ()), *verdict.errors]
+        return Complete(upload, seen, verdict.rule, errors)
+
+    def _look_at_file(self, upload: Upload, begun: float) -> None:
+        """A single message that brings its envelope becomes an upload; any other file is no job."""
+        found = self._pickups.look(upload, self._settings.policy, begun)
+        if isinstance(found, str):
+            if found.startswith(NO_JOB):
+                upload.tell(found)
+                upload.look_at = begun + 10.0
+            else:
+                upload.waits_for = found
+                upload.look_at = begun + 1.0
+        elif self._spool.files.free_bytes(self._spool.root) - found.size < self._reserve:
+            upload.tell(_DISK)
+            upload.look_at = begun + 5.0
+        elif (name := self._pickups.take(found)) is not None:
+            log("upload.seen", upload=printable(name))
+            self._uploads.setdefault(name, Upload(name, begun, begun))
 
     def _enlisted(self, batch: list[Complete]) -> None:
         for one in batch:
@@ -183,6 +197,7 @@ class Intake:
     def recover(self) -> None:
         """Finish or undo what a killed process had begun; before anything else uses the spool."""
         self._admission.discard_unaccepted()
+        self._pickups.recover()
         spool = self._spool
         for name in spool.hidden("new", TAKEN):
             with contextlib.suppress(OSError):

@@ -63,6 +63,9 @@ class LiveJob:
     """The job is in its relay's rotation."""
     throttled_until: float = 0.0
     """A rate forbids the next transaction before this moment."""
+    free_from: float = 0.0
+    free_until: float = 0.0
+    """Between these two moments nothing forbids a transaction, whatever the rates say."""
     wake_at: float | None = None
     """When the dispatcher looks at the job again by itself."""
 

@@ -16,6 +16,7 @@ from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
+from spoold.agent.press import Press
 from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
@@ -36,7 +37,7 @@ _TICK = 0.25
 #: what the last one took.
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
-_SHARE = 20.0
+_SHARE = 40.0
 _MARK_EVERY = 30.0
 #: After each report that is only brought up to date after a start: the rest, in times of what it took.
 _STATUS_REST = 3.0
@@ -55,6 +56,7 @@ class _Paper:
     job_id: int
     dirty: bool = True
     busy: bool = False
+    new: bool = False  # nobody sends it yet: its page is left to the first change
     status_at: float = _LONG_AGO
     table_at: float = _LONG_AGO
     table_cost: float = 0.0
@@ -99,6 +101,7 @@ class Projector:
         self._relay_fault = relay_fault
         self._eta = eta
         self._zone = zone
+        self._press = Press(spool, ledger)
         self._papers: dict[int, _Paper] = {}
         self._pending: set[int] = set()
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
@@ -135,15 +138,16 @@ class Projector:
     async def run(self) -> None:
         """Write until `stop`."""
         self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
-        while not self._stopping:
-            if self._pending:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
-                        await self._wake.wait()
-            else:
-                await self._wake.wait()
-            self._wake.clear()
-            self._start_due()
+        with self._press:
+            while not self._stopping:
+                if self._pending:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_TICK):
+                            await self._wake.wait()
+                else:
+                    await self._wake.wait()
+                self._wake.clear()
+                self._start_due()
 
     async def stop(self) -> None:
         """Write everything that is not written yet, then end."""
@@ -159,6 +163,7 @@ class Projector:
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._project, paper, True)
+        await loop.run_in_executor(self._slow, self._press.finish)
         self._quick.shutdown()
         self._slow.shutdown()
 
@@ -222,7 +227,7 @@ class Projector:
         """Write a job's whole report now, and put it into its folder. For threads, and for jobs that nobody else
         writes.
         """
-        self._project(_Paper(job_id), True)
+        self._project(_Paper(job_id, new=True), True)
 
     def _project(self, paper: _Paper, whole: bool) -> bool:
         """Returns whether nothing more is to be expected of the job."""
@@ -259,10 +264,14 @@ class Projector:
             with contextlib.suppress(FileExistsError):
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
-                self._write_status(paper, job, facts, report, durable=final)
+                status = self._write_status(paper, job, facts, report, durable=final)
                 self._append_attempts(paper, job, facts.zone, report, durable=final)
                 if whole:
                     self._write_table(paper, job, facts.zone, report, durable=final)
+                if moving or final or (whole and not paper.new and self._press.wants(status)):
+                    self._press.print_now(status, report, durable=final)
+                elif not paper.new:
+                    self._press.offer(status)
         if moving:
             failpoint("before-move")
             self._spool.move(job.name, here, target)
@@ -270,7 +279,7 @@ class Projector:
         paper.last_error = None
         return final
 
-    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> None:
+    def _write_status(self, paper: _Paper, job: JobRow, facts: _Facts, report: int, *, durable: bool) -> Status:
         now = self._clock()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
@@ -292,6 +301,7 @@ class Projector:
         files.replace(report, "statistics.json", [statistics], durable=durable)
         failpoint("report-written")
         paper.status_at = time.monotonic()
+        return status
 
     def _foresee(self, paper: _Paper, job: JobRow, speed: float | None) -> None:
         """Ask for the eta, seldom enough to cost next to nothing however many windows it leads through."""

@@ -1,4 +1,4 @@
-"""Reads the recipients that are due out of the store, some hundred ahead of the sending, in passes from front to end.
+"""Reads the recipients that are due out of the store, some thousand ahead of the sending, in passes from front to end.
 
 Between two steps of a pass the database goes on: what became due behind the cursor makes for one more pass, and what was recorded
 since a read began is known by its id. Whatever slips through, the store grants a claim only for what is still to be sent.
@@ -12,10 +12,10 @@ from spoold.agent.backlog import FIRST
 from spoold.agent.live import LiveJob
 from spoold.storage.store import Store
 
-_READ_AHEAD = 500
+_READ_AHEAD = 2000
 _LANE_READ = 150
 #: Fewer recipients at hand than this, and more are read.
-LOW = 200
+LOW = 1000
 
 
 class Reader:

@@ -24,6 +24,7 @@ from spoold.agent.live import LiveJob
 from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
+from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
 from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
@@ -48,6 +49,7 @@ _STATUS_SHARE = 200.0
 _STATUS_LATEST = 4.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
+_REQUESTS_EVERY = 1.0
 _RECORD_WITHIN = 10.0
 
 
@@ -332,17 +334,15 @@ class Supervisor:
             await asyncio.sleep(interval)
 
     async def _purge(self) -> None:
+        purge = Purge(self._spool, self._store)
+        due = 0.0
         while True:
             keep = self._configuration.keep_done
-            if keep is not None:
-                await self._loop.run_in_executor(self._threads, self._remove_done, self._clock() - keep)
-            await asyncio.sleep(_PURGE_EVERY)
-
-    def _remove_done(self, before: float) -> None:
-        for job_id, name in self._store.ended_before(before):
-            self._spool.files.remove_tree(self._spool.fd("done"), name)
-            self._store.forget(job_id)
-            log("job.removed", job=name)
+            if keep is not None and self._monotonic() >= due:
+                await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
+                due = self._monotonic() + _PURGE_EVERY
+            await self._loop.run_in_executor(self._threads, purge.obey)
+            await asyncio.sleep(_REQUESTS_EVERY)
 
     async def _watch_drain(self) -> None:
         """End when nothing is left that could be sent now."""

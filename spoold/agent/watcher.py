@@ -22,11 +22,13 @@ from watchdog.events import (
 )
 from watchdog.observers.inotify import InotifyObserver
 
+from spoold.agent.pickup import SUFFIX
 from spoold.storage.spooldir import Spool
 
 _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent, DirMovedEvent, FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileMovedEvent,
 ]  # fmt: skip
+_MOVED = (DirMovedEvent, FileMovedEvent)
 
 
 class Watcher(FileSystemEventHandler):
@@ -60,7 +62,8 @@ class Watcher(FileSystemEventHandler):
         for path in {event.src_path, event.dest_path}:
             parts = os.fsdecode(path)[len(self._root) + 1 :].split("/", 1)
             if path and parts[0] and not parts[0].startswith("."):
-                renamed_in = isinstance(event, DirMovedEvent) and not event.src_path and len(parts) == 1
+                renamed_in = isinstance(event, _MOVED) and not event.src_path and len(parts) == 1
+                renamed_in = renamed_in and (event.is_directory or parts[0].lower().endswith(SUFFIX))
                 self._pending.append((parts[0], renamed_in))
         if self._pending and not self._posted:
             self._posted = True

@@ -136,14 +136,7 @@ def find(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
 
 def read(path: Path) -> Config:
     """The configuration in the file `path`. Raises ConfigError with every problem."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        document = load(data, str(path))
-    except DocumentError as error:
-        raise ConfigError(str(error)) from None
+    document = _load(path)
     base = path.resolve().parent
     problems: list[Problem] = []
     try:
@@ -162,13 +155,7 @@ def read(path: Path) -> Config:
     agent = Configuration(
         relays=relays,
         defaults=Defaults(form.timezone, form.retry, form.windows),
-        intake=IntakePolicy(
-            form.intake.settle,
-            form.intake.stale,
-            form.intake.quiet,
-            form.intake.max_recipients,
-            form.intake.max_message,
-        ),
+        intake=_policy(form),
         keep_done=form.keep_done,
         limits=Limits(
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
@@ -176,6 +163,32 @@ def read(path: Path) -> Config:
         warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
+
+
+def place(path: Path) -> tuple[Path, IntakePolicy]:
+    """The spool that the file `path` names, and what its agent takes: all that who drops jobs needs to know.
+
+    Unlike `read` it does not look at what only the agent's user may see, such as a relay's files. Raises ConfigError.
+    """
+    try:
+        form = validate(_load(path), _Form)
+    except DocumentError as error:
+        raise ConfigError(str(error)) from None
+    return path.resolve().parent / form.spool, _policy(form)
+
+
+def _load(path: Path) -> Document:
+    try:
+        return load(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except DocumentError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _policy(form: _Form) -> IntakePolicy:
+    intake = form.intake
+    return IntakePolicy(intake.settle, intake.stale, intake.quiet, intake.max_recipients, intake.max_message)
 
 
 def _relay_table(document: Document) -> dict[str, str | None]:

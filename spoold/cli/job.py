@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from spoold.core.completeness import (
     REPORT,
     SEAL,
     IntakePolicy,
+    format_seal,
     is_content,
     is_hidden,
     parse_seal,
@@ -57,34 +59,48 @@ class _NoSink:
             self.seen.add(key)
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What intake would say of a folder: `problems` reject it, `failures` are recipients that would fail alone."""
+
+    problems: tuple[str, ...]
+    failures: tuple[str, ...]
+    summary: str
+
+
 def validate(options: argparse.Namespace) -> int:
     """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
-    files = Files()
-    root = open_folder(files, options.jobdir)
-    problems: list[str] = []
-    name = Path(options.jobdir).resolve().name
-    if not valid_name(name):
-        problems.append(
-            f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
-        )
-    agent = _agent(options)
-    entries = entries_of(files, root)
-    manifest = read_job(files, root, entries, problems)
-    summary = ""
-    failures: list[str] = []
-    if manifest is not None:
-        problems += timing_errors(manifest.timing, agent.defaults, time.time())
-        summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
-    problems += _check_seal(files, root, entries)
-    for problem in (*problems, *failures):
+    found = inspect(options, options.jobdir, Path(options.jobdir).resolve().name)
+    for problem in (*found.problems, *found.failures):
         print(problem, file=sys.stderr)
-    if problems:
+    if found.problems:
         print(f"{options.jobdir}: would not be sent")
-    elif failures:
-        print(f"{options.jobdir}: would be sent but for the recipients above: {summary}")
+    elif found.failures:
+        print(f"{options.jobdir}: would be sent but for the recipients above: {found.summary}")
     else:
-        print(f"{options.jobdir}: good: {summary}")
-    return int(bool(problems or failures))
+        print(f"{options.jobdir}: good: {found.summary}")
+    return int(bool(found.problems or found.failures))
+
+
+def inspect(options: argparse.Namespace, folder: str, name: str) -> Inspection:
+    """Look through a job folder that is to become the job `name`; notes go to standard output. Raises UsageError."""
+    files = Files()
+    problems: list[str] = []
+    with files.closing(open_folder(files, folder)) as root:
+        if not valid_name(name):
+            problems.append(
+                f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
+            )
+        agent = _agent(options)
+        entries = entries_of(files, root)
+        manifest = read_job(files, root, entries, problems)
+        summary = ""
+        failures: list[str] = []
+        if manifest is not None:
+            problems += timing_errors(manifest.timing, agent.defaults, time.time())
+            summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
+        problems += _check_seal(files, root, entries)
+    return Inspection(tuple(problems), tuple(failures), summary)
 
 
 def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
@@ -154,11 +170,11 @@ def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]
         entry = entries.get(name)
         if entry is None or entry.kind is not Kind.FILE:
             problems.append(f"{SEAL}: lists {printable(name)}, which is missing")
-        elif _hash(files, root, entry) != expected:
+        elif hash_of(files, root, entry) != expected:
             problems.append(f"{SEAL}: {printable(name)} was changed since it was sealed; seal it again")
     problems += [
         f"{SEAL}: {printable(name)} is not in it; seal the folder again"
-        for name in sorted(_sealable(entries).keys() - seal.hashes.keys())
+        for name in sorted(sealable(entries).keys() - seal.hashes.keys())
     ]
     return problems
 
@@ -173,13 +189,9 @@ def seal(options: argparse.Namespace) -> int:
         print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
     if wrong:
         return 1
-    lines = []
-    for name, entry in sorted(_sealable(entries).items()):
-        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        lines.append(f"{'' if escaped == name else chr(92)}{_hash(files, root, entry)}  {escaped}\n")
-    lines.append(f"# end {len(lines)}\n")
-    files.replace(root, SEAL, [line.encode(errors="surrogateescape") for line in lines], durable=True)
-    print(f"{options.jobdir}: sealed, {len(lines) - 1} file(s)")
+    hashes = {name: hash_of(files, root, entry) for name, entry in sealable(entries).items()}
+    files.replace(root, SEAL, [format_seal(hashes).encode(errors="surrogateescape")], durable=True)
+    print(f"{options.jobdir}: sealed, {len(hashes)} file(s)")
     return 0
 
 
@@ -202,7 +214,8 @@ def entries_of(files: Files, root: int) -> dict[str, Entry]:
     return {entry.name: entry for entry in found}
 
 
-def _sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The files that a seal lists."""
     return {
         name: entry
         for name, entry in entries.items()
@@ -210,7 +223,8 @@ def _sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
     }
 
 
-def _hash(files: Files, root: int, entry: Entry) -> str:
+def hash_of(files: Files, root: int, entry: Entry) -> str:
+    """A file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     for chunk in files.chunks(root, entry.path):
         digest.update(chunk)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, plan, run, status
+from spoold.cli import check, config, control, demo, init, job, pack, plan, purge, resend, run, status, submit
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
+from spoold.job import JobError
 from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import SpoolError
 
@@ -56,6 +57,22 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("jobdir", metavar="JOBDIR")
     sub.set_defaults(run=job.seal)
 
+    sub = add("pack", "Make a job folder of a message and a list of recipients.")
+    pack.add_options(sub)
+    sub.set_defaults(run=pack.run)
+
+    sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
+    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument(
+        "dest", metavar="DEST", nargs="?", help="a spool, or host:spool by rsync and ssh; else the configured one"
+    )
+    sub.add_argument("--name", metavar="NAME", help="the job's name, if it is not to be the folder's")
+    sub.add_argument("--wait", action="store_true", help="wait for the job's end; exit 0 if everybody was sent to")
+    sub.set_defaults(run=submit.run)
+
+    # For the help; what follows it is not read here.
+    add("sendmail", "Take a message from standard input, with sendmail's options and exit codes.")
+
     sub = add("status", "Show the agent and its jobs, or one job.")
     sub.add_argument("job", metavar="JOB", nargs="?")
     sub.add_argument("--json", action="store_true", help="one JSON document")
@@ -66,6 +83,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("job", metavar="JOB|JOBDIR")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.set_defaults(run=plan.run)
+
+    sub = add("resend", "Make a new job for recipients of one that is done, with the same messages.")
+    sub.add_argument("job", metavar="JOB")
+    sub.add_argument("--state", metavar="STATE[,STATE…]", required=True, help=", ".join(resend.STATES))
+    sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
+    sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
+    sub.set_defaults(run=resend.run)
+
+    sub = add("purge", "Remove jobs that have been done for long, with their reports.")
+    sub.add_argument("--older-than", metavar="DURATION", required=True, help="such as 30d")
+    sub.add_argument("--dry-run", action="store_true", help="only say which")
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    sub.set_defaults(run=purge.run)
 
     for name, text in (
         ("cancel", "Stop jobs: no new message leaves, what is unsent stays unsent."),
@@ -83,6 +114,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 wrong or failed, 2 wrong usage or configuration."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if (mail := _sendmail(arguments)) is not None:
+        from spoold.cli import sendmail
+
+        return sendmail.run(*mail)
     options = parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -90,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except (UsageError, config.ConfigError) as error:
         return _fail(str(error), 2)
-    except (SpoolError, DatabaseError, DocumentError) as error:
+    except (SpoolError, DatabaseError, DocumentError, JobError) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -102,6 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         return _fail(f"internal error, a bug, please report it: {type(error).__name__}: {error}", 1)
+
+
+def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:
+    """The arguments of `[--config FILE] sendmail …`, and FILE: sendmail's options are read by its own rules."""
+    config_file = None
+    if arguments[:1] == ["--config"]:
+        config_file, arguments = arguments[1] if len(arguments) > 1 else None, arguments[2:]
+    elif arguments[:1] and arguments[0].startswith("--config="):
+        config_file, arguments = arguments[0].partition("=")[2], arguments[1:]
+    return (arguments[1:], config_file) if arguments[:1] == ["sendmail"] else None
 
 
 def _fail(text: str, code: int) -> int:
@@ -116,4 +162,6 @@ def entry() -> NoReturn:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open as long as the process
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - as above
+    if os.path.basename(sys.argv[0]) == "sendmail":
+        sys.exit(main(["sendmail", *sys.argv[1:]]))
     sys.exit(main())

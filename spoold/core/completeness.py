@@ -239,7 +239,7 @@ def is_temporary(name: str) -> bool:
 _SEAL_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 _ESCAPED = re.compile(r"\\([\\nr])")
 _ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
-_SEAL_END = re.compile(r"# end (\d+)")
+_SEAL_END = re.compile(r"# end ([0-9]{1,9})")
 
 
 def parse_seal(text: str) -> Seal:
@@ -267,3 +267,12 @@ def parse_seal(text: str) -> Seal:
     if int(end[1]) != len(hashes):
         return Seal({}, f"{SEAL} to be mended: it ends with `{lines[-1].strip()}` and lists {len(hashes)} files")
     return Seal(hashes)
+
+
+def format_seal(hashes: Mapping[str, str]) -> str:
+    """The text of a SHA256SUMS file for `hashes` by name, as `sha256sum` writes it, with the last line."""
+    lines = []
+    for name in sorted(hashes):
+        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        lines.append(f"{'' if escaped == name else chr(92)}{hashes[name]}  {escaped}\n")
+    return "".join(lines) + f"# end {len(lines)}\n"

@@ -106,6 +106,17 @@ def prepare(chunks: Iterable[bytes], facts: MessageFacts) -> Iterator[bytes]:
     yield from body
 
 
+def wire(content: bytes, facts: MessageFacts) -> bytes:
+    """The same of a whole file at once, dot-stuffed."""
+    header_end = content.find(b"\n\n")
+    simple = header_end >= 0 and b"\r" not in content and not content.startswith(b"From ")
+    if not simple or b"bcc" in content[:header_end].lower():
+        return b"".join(stuff(prepare((content,), facts)))
+    end = b"" if content.endswith(b"\n") else b"\r\n"
+    lines = b"%b%b%b" % (facts.added, content.replace(b"\n", b"\r\n"), end)
+    return (b"." if lines.startswith(b".") else b"") + lines.replace(b"\n.", b"\n..")
+
+
 def stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Double every dot that begins a line (RFC 5321 §4.5.2); `chunks` is a wire form, cut anywhere.
 

@@ -7,6 +7,7 @@ message, the session or the whole relay. Replies are values; nothing here raises
 import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from spoold.core.problem import printable
 
@@ -77,8 +78,7 @@ class Fault:
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One SMTP reply (RFC 5321 §4.2): `code`, and the text of all its lines joined by spaces, printable."""
 
     code: int
@@ -98,8 +98,7 @@ class Reply:
         return f"{self.code} {self.text}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one transaction says of one recipient.
 
     `status` is an enhanced status code (RFC 3463); `code` the SMTP reply code or None for a reason found here;
@@ -113,8 +112,7 @@ class Outcome:
     category: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The reading of one reply: the recipient's outcome, and what it means beyond that recipient."""
 
     outcome: Outcome
@@ -126,11 +124,23 @@ class Verdict:
     """RFC 5321 §4.5.3.1.10: no more recipients in this transaction; the refused ones go into the next."""
 
 
+_PUSH_BACK = re.compile(
+    r"too many (connections|messages|recipients|requests|errors|concurrent)|rate limit|connection limit|throttl|slow down",
+    re.I,
+)
+
+
+def is_push_back(reply: Reply) -> bool:
+    """Whether a temporary refusal of a recipient asks for fewer connections rather than for patience with this recipient."""
+    return 400 <= reply.code < 500 and _PUSH_BACK.search(reply.text) is not None
+
+
 _AUTH_CODES = frozenset({530, 534, 535, 538})
 
 
-def read_reply(command: Command, reply: Reply, *, accepted: int = 0) -> Verdict:
-    """What `reply` to `command` means; `accepted` is the number of recipients taken before it in the transaction.
+def read_reply(command: Command, reply: Reply, *, accepted: int = 0, earlier: int = 0) -> Verdict:
+    """What `reply` to `command` means; `accepted` is the number of recipients taken before it in the transaction,
+    `earlier` that of transactions before it in the session (MAIL), or of recipients answered before it (RCPT).
 
     A reply that opens the data (354) is not for this function. A reply that no rule foresees is temporary.
     """
@@ -140,6 +150,12 @@ def read_reply(command: Command, reply: Reply, *, accepted: int = 0) -> Verdict:
         default = "2.1.5" if command is Command.RCPT else "2.0.0"
         return Verdict(Outcome(Result.SENT, enhanced or default, str(reply), code))
     returned = Outcome(Result.RETURNED, enhanced or f"{str(code)[0]}.0.0", diagnostic, code)
+    if command is Command.MAIL and earlier and (code == 421 or (code == 452 and enhanced == "4.5.3")):
+        # So many messages a session, and no more: Exim and OpenSMTPD. If it is another trouble, the next session tells.
+        return Verdict(returned, close=True)
+    if command is Command.RCPT and earlier and code == 421 and "too many errors" in reply.text.lower():
+        # Postfix's smtpd_hard_error_limit: so many unknown recipients a session.
+        return Verdict(returned, close=True)
     if code == 421:
         return Verdict(returned, Fault(FaultKind.BUSY, f"the relay ends the session: {reply}"), close=True)
     if code in _AUTH_CODES or (code == 454 and (enhanced or "").startswith("4.7.")):

@@ -6,6 +6,7 @@ is the one that it had before, so that a claim that came to nothing leaves no tr
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple, Protocol
 
 from spoold.core.outcome import Outcome, Result
 from spoold.core.retry import RetryPolicy, next_attempt
@@ -28,11 +29,14 @@ class RecipientState(IntEnum):
 
     @property
     def label(self) -> str:
-        return self.name.lower()
+        return _LABELS[self]
 
     @property
     def final(self) -> bool:
         return self >= RecipientState.SENT
+
+
+_LABELS = {state: state.name.lower() for state in RecipientState}
 
 
 class JobState(StrEnum):
@@ -79,17 +83,18 @@ class Standing:
     next_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Protocol):
     """What the past of one recipient says about its future."""
 
-    state: RecipientState
-    attempts: int
-    first_attempt_at: float | None
+    @property
+    def state(self) -> RecipientState: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def first_attempt_at(self) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A recipient's new state; `due_at` None means that it is not to be tried (again) by itself."""
 
     state: RecipientState
@@ -107,12 +112,12 @@ def after_outcome(
         return Transition(progress.state, progress.attempts, progress.first_attempt_at, now, outcome)
     attempts = progress.attempts + 1
     first = now if progress.first_attempt_at is None else progress.first_attempt_at
+    if outcome.result is Result.SENT:
+        return Transition(RecipientState.SENT, attempts, first, None, outcome)
 
     def to(state: RecipientState, due_at: float | None = None, outcome: Outcome = outcome) -> Transition:
         return Transition(state, attempts, first, due_at, outcome)
 
-    if outcome.result is Result.SENT:
-        return to(RecipientState.SENT)
     if outcome.result is Result.FAILED:
         return to(RecipientState.FAILED)
     if outcome.result is Result.UNCERTAIN:

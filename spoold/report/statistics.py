@@ -12,7 +12,7 @@ from spoold.storage.ledger import ReplyTally
 
 DOMAINS = 1000
 REPLIES = 200
-_BOUNCED = frozenset({"failed", "expired"})
+BOUNCED = frozenset({"failed", "expired"})
 
 
 def statistics_json(
@@ -27,7 +27,7 @@ def statistics_json(
     """The document. Only the first `DOMAINS` domains and `REPLIES` kinds of reply are listed."""
     categories: Counter[str] = Counter()
     for reply in replies:
-        if reply.result in _BOUNCED:
+        if reply.result in BOUNCED:
             categories[reply.category or "other"] += reply.count
     count, first, last = attempts
     span = last - first if first is not None and last is not None else 0.0

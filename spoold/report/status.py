@@ -71,22 +71,21 @@ def status_json(status: Status) -> bytes:
     )
 
 
-def headline(status: Status) -> str:
+def headline(job: JobRow, zone: tzinfo) -> str:
     """The state in one line of plain words."""
-    job = status.job
     state, reason, next_at = job.state, job.standing.reason, job.standing.next_at
     words = state.value if state is not JobState.REJECTED else "rejected: nothing was sent"
     if reason and state is not JobState.REJECTED:
         words += f": {_REASONS.get(reason, reason)}"
     if next_at is not None:
-        words += f", next at {for_people(next_at, status.zone)}"
+        words += f", next at {for_people(next_at, zone)}"
     return words
 
 
 def status_text(status: Status) -> bytes:
     """One screen for a person."""
     job, zone, counts = status.job, status.zone, status.counts
-    lines = [f"{job.name}: {headline(status)}", ""]
+    lines = [f"{job.name}: {headline(job, zone)}", ""]
     facts = [("Description", status.description)] if status.description else []
     facts += [
         ("Sender", f"<{status.sender}>"),

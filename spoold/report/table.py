@@ -31,13 +31,12 @@ def recipients_csv(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[bytes
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
+    waiting = (RecipientState.DEFERRED, RecipientState.UNCERTAIN)
     for number, row in enumerate(rows, 1):
+        line, address, state, attempts, code, status, diagnostic, mta, category, last_at, due_at, message = row
         writer.writerow(
-            (row.line, row.address, row.state.label, row.attempts, DSN_ACTIONS.get(row.state, ""), row.status or "",
-             row.code or "", row.diagnostic or "", row.remote_mta or "", row.category or "",
-             rfc3339(row.last_attempt_at, zone) or "",
-             (rfc3339(row.due_at, zone) or "") if row.state in (RecipientState.DEFERRED, RecipientState.UNCERTAIN) else "",
-             row.message or "")
+            (line, address, state.label, attempts, DSN_ACTIONS.get(state), status, code or None, diagnostic, mta, category,
+             rfc3339(last_at, zone), rfc3339(due_at, zone) if state in waiting else None, message)
         )  # fmt: skip
         if number % _ROWS == 0:
             yield buffer.getvalue().encode(errors="backslashreplace")

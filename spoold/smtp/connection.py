@@ -4,7 +4,9 @@ What can go wrong here costs no recipient anything: it is a `Fault` of the relay
 """
 
 import asyncio
+import base64
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -88,7 +90,7 @@ async def connect(relay: Relay) -> Session | Fault:
             await client.login(relay.username, password or "")
     except (TimeoutError, aiosmtplib.SMTPException, OSError, ValueError) as error:
         client.close()
-        return _fault(relay, error)
+        return _fault(relay, error, password)
     except BaseException:
         client.close()
         raise
@@ -114,9 +116,9 @@ def _local_hostname() -> str:
     return name if "." in name and name.isascii() else "[127.0.0.1]"
 
 
-def _fault(relay: Relay, error: BaseException) -> Fault:
+def _fault(relay: Relay, error: BaseException, password: str | None) -> Fault:
     at = relay.address
-    text = _reason(error)
+    text = _reason(error, lambda text: discreet(text, relay.username or "", password or ""))
     chain = [error, error.__cause__, error.__context__]
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
         found = next(link for link in chain if isinstance(link, ssl.SSLCertVerificationError))
@@ -142,11 +144,39 @@ def _fault(relay: Relay, error: BaseException) -> Fault:
     return Fault(FaultKind.GREETING, f"{at}: the session could not be opened: {text}")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, mend: Callable[[str], str] = str) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return printable(f"{error.code} {error.message}".strip())
+        return printable(mend(f"{error.code} {error.message}".strip()))
     if isinstance(error, OSError) and error.strerror:
         return printable(error.strerror)
     with contextlib.suppress(IndexError):
-        return printable(str(error.args[0]))
+        return printable(mend(str(error.args[0])))
     return type(error).__name__
+
+
+_HIDDEN = "(hidden)"
+_TOKEN = re.compile(r"[A-Za-z0-9+/]{2,}={0,2}")
+
+
+def discreet(text: str, username: str, password: str) -> str:
+    """A relay's words without the password: many a server repeats the command that it does not like.
+
+    Hides it as such, in what PLAIN and LOGIN (RFC 4616) make of it, in full or cut, and CRAM-MD5's answer (RFC 2195).
+    """
+    if not password:
+        return text
+    plain = f"\0{username}\0{password}"
+    known = [base64.b64encode(each.encode()).decode().rstrip("=").lower() for each in (plain, password)]
+
+    def hide(match: re.Match[str]) -> str:
+        token = match[0].rstrip("=")
+        small = token.lower()
+        if any(each in small or (len(small) >= 4 and each.startswith(small)) for each in known):
+            return _HIDDEN
+        with contextlib.suppress(ValueError):
+            said = base64.b64decode(token + "=" * (-len(token) % 4))
+            if said.startswith(f"{username} ".encode()) or password.encode() in said:
+                return _HIDDEN
+        return match[0]
+
+    return re.sub(re.escape(password), _HIDDEN, _TOKEN.sub(hide, text), flags=re.IGNORECASE)

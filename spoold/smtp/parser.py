@@ -1,6 +1,7 @@
 """SMTP replies out of a stream of bytes (RFC 5321 §4.2), with bounds on what a server may send."""
 
 import re
+from functools import lru_cache
 
 from spoold.core.outcome import Reply
 from spoold.core.problem import printable
@@ -10,6 +11,8 @@ MAX_LINE = 8192
 MAX_LINES = 200
 _LINE = re.compile(rb"([1-5]\d\d)(?:([ -])(.*))?\Z", re.DOTALL)
 _TEXT_LIMIT = 1000
+#: Replies up to this length are kept for when they come again.
+_SHORT = 200
 
 
 class ReplyError(Exception):
@@ -32,7 +35,11 @@ class ReplyParser:
             raise ReplyError(f"a line of over {MAX_LINE} bytes: {printable(self._buffer[:60])}")
         replies = []
         for line in lines:
-            reply = self._line(line.removesuffix(b"\r"))
+            reply: Reply | None
+            if not self._lines and len(line) <= _SHORT and line[3:4] == b" " and line.endswith(b"\r"):
+                reply = _single(line[:-1])
+            else:
+                reply = self._line(line.removesuffix(b"\r"))
             if reply is not None:
                 replies.append(reply)
         return replies
@@ -40,7 +47,7 @@ class ReplyParser:
     def _line(self, line: bytes) -> Reply | None:
         match = _LINE.match(line)
         if match is None or len(line) > MAX_LINE:
-            raise ReplyError(f"not an SMTP reply: {printable(line[:100])}")
+            raise _not_a_reply(line)
         code, text = int(match[1]), (match[3] or b"").strip()
         if self._lines and code != self._code:
             raise ReplyError(f"a reply with two codes, {self._code} and {code}")
@@ -57,3 +64,16 @@ class ReplyParser:
         reply = Reply(code, printable(" ".join(part for part in self._lines if part), _TEXT_LIMIT))
         self._lines = []
         return reply
+
+
+@lru_cache(maxsize=256)
+def _single(line: bytes) -> Reply:
+    """A reply of one line. Most of what a server says, it says again and again."""
+    match = _LINE.match(line)
+    if match is None:
+        raise _not_a_reply(line)
+    return Reply(int(match[1]), printable((match[3] or b"").strip(), _TEXT_LIMIT))
+
+
+def _not_a_reply(line: bytes) -> ReplyError:
+    return ReplyError(f"not an SMTP reply: {printable(line[:100])}")

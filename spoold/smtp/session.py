@@ -1,38 +1,32 @@
-"""The mail transactions of one connection (RFC 5321 §3.3), pipelined where the server says so (RFC 2920).
+"""The mail transactions of one connection, pipelined where the server says so (RFC 2920).
 
 A session is the asyncio protocol that takes over the transport once aiosmtplib has connected, encrypted and logged in.
-It matches every reply to its command, streams the data with back-pressure, and knows at any moment whether the last
+It matches every reply to its transaction, streams the data with back-pressure, and knows at any moment whether the last
 byte of the final dot has left this process: only then can the relay have taken the message, and only then may a lost
-connection mean
-*uncertain*. Nothing that a server does raises out of `transact`; a session that was not answered cleanly says so by
-`usable` and is closed, never used again.
+connection mean *uncertain*. With PIPELINING the next transaction's group goes out behind the dot of the one before
+it: one round trip a message. Nothing that a server does raises out of it; a session that was not answered cleanly says
+so by `usable` and is closed, never used again.
 """
 
 import asyncio
 import contextlib
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import cast
 
-from spoold.core.outcome import (
-    Command,
-    Fault,
-    FaultKind,
-    Outcome,
-    Reply,
-    Result,
-    Verdict,
-    deferred,
-    failed,
-    lost,
-    read_reply,
-    returned,
-    unknown,
-)
+from spoold.core.outcome import Outcome, Reply, deferred, returned
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
+from spoold.smtp.transaction import DOT, At, Envelope, Exchange, Transaction, Turn, refusal
 
-_DOT = b".\r\n"
+__all__ = ["BodyError", "Envelope", "Session", "Timeouts", "Transaction"]
+
+#: What an idle socket takes at once.
+_AT_ONCE = 16 * 1024
+#: Up to this size one copy costs less than one more write.
+_COPY = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,56 +39,17 @@ class Timeouts:
     final: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who a message is from and for. `size` is the message's size on the wire in bytes (RFC 1870)."""
-
-    sender: str
-    recipients: Sequence[str]
-    size: int
-    eight_bit: bool
-    smtputf8: bool
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What came of one transaction: an outcome for each recipient, in order, and what it says of the relay."""
-
-    outcomes: list[Outcome]
-    fault: Fault | None = None
-    dropped: str | None = None
-    """Why the connection broke or fell out of step in the middle, None if it did not."""
-    limit: int | None = None
-    """The relay takes no more than this many recipients in a transaction."""
-    bug: Exception | None = None
-    """An error that nobody foresaw; the recipients were treated as if the connection had broken."""
-
-
 class BodyError(Exception):
     """The message could not be read to its end as it was taken; the text says why. Nothing was sent."""
 
 
-class _Broken(Exception):  # noqa: N818 - internal: it ends a transaction, it is never seen outside
+def _nothing() -> None:
     pass
 
 
-@dataclass(slots=True)
-class _State:
-    """How far a transaction has come."""
-
-    outcomes: list[Outcome | None]
-    step: Command = Command.MAIL
-    dot_written: bool = False
-    accepted: list[int] = field(default_factory=list)
-    fault: Fault | None = None
-    limit: int | None = None
-    close: bool = False
-    answered: bool = False
-
-
 class Session(asyncio.Protocol):
-    """One connection, between transactions or in one. `extensions` are the EHLO keywords, lower case, with their
-    values.
+    """One connection. `extensions` are the EHLO keywords, lower case, with their values; `on_end` is called once, when
+    the connection is of no more use.
     """
 
     def __init__(
@@ -103,16 +58,85 @@ class Session(asyncio.Protocol):
         self._transport = transport
         self._extensions = extensions
         self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._flight: deque[Exchange] = deque()
+        self._queue: deque[Exchange] = deque()
+        self._transactions = 0
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
         self._end: str | None = None
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
-        self._transactions = 0
-        self._closed = asyncio.get_running_loop().create_future()
-        self.remote_mta = remote_mta
+        self._limits: tuple[int, int] | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._quit: asyncio.Future[None] | None = None
+        self._closed = self._loop.create_future()
         self._pipelining = "pipelining" in extensions
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        self.remote_mta = remote_mta
+        self.on_end: Callable[[], None] = _nothing
         transport.set_protocol(self)
+
+    # --- for the owner ---------------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether another transaction may begin."""
+        return self._end is None and not self._transport.is_closing()
+
+    @property
+    def depth(self) -> int:
+        """How many transactions may be under way: the one in its data, and the next in line behind it."""
+        return 2 if self._pipelining else 1
+
+    def begin(
+        self,
+        envelope: Envelope,
+        body: bytes | AsyncIterator[bytes],
+        done: Callable[[Transaction], None],
+        may_go: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Send one message, after those begun before it; `done` is told what came of it.
+
+        `body` is its wire form, dot-stuffed, ending in CRLF, without the final dot. A BodyError out of it ends the
+        connection before the dot: temporary for the recipients. `may_go` is asked when MAIL and when the body would leave; False
+        returns the recipients untried.
+        """
+        if (refused := refusal(envelope, self._extensions)) is not None:
+            done(Transaction([refused] * len(envelope.recipients)))
+        elif self._end is not None:
+            done(Transaction([returned(self._end)] * len(envelope.recipients)))
+        else:
+            self._queue.append(Exchange(envelope, self._extensions, self._pipelining, body, done, may_go))
+            if not self._flight or (self._pipelining and self._flight[-1].next_may_open and self._limits is None):
+                opening = self._open_next()
+                if opening:
+                    self._transport.write(opening)
+
+    async def transact(self, envelope: Envelope, body: bytes | AsyncIterator[bytes]) -> Transaction:
+        """`begin`, and wait for what came of it."""
+        found: asyncio.Future[Transaction] = self._loop.create_future()
+        self.begin(envelope, body, found.set_result)
+        return await found
+
+    async def close(self) -> None:
+        """Say QUIT if the session is in step, and close; takes at most some seconds."""
+        if self.usable and not self._flight and not self._queue:
+            self._quit = self._loop.create_future()
+            self._transport.write(b"QUIT\r\n")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(5.0, self._timeouts.command)):
+                    await self._quit
+        self._fail("closed")
+        if self._feeder is not None:
+            await asyncio.wait((self._feeder,), timeout=5)
+        self._transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await asyncio.shield(self._closed)
+        if not self._closed.done():
+            self._transport.abort()
 
     # --- the protocol ----------------------------------------------------------------------------------------------
 
@@ -120,24 +144,22 @@ class Session(asyncio.Protocol):
         try:
             replies = self._parser.feed(data)
         except ReplyError as error:
-            self._abort(f"the relay answered with garbage: {error}")
+            self._break(f"the relay answered with garbage: {error}")
             return
         for reply in replies:
-            if self._waiting:
-                future = self._waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
-            else:
-                self._fail(f"the relay ended the session: {reply}")
+            if self._end is not None:
+                return
+            try:
+                self._reply(reply)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the dot decides what became of the message
+                self._break(f"internal error: {type(error).__name__}: {error}", error)
 
     def eof_received(self) -> bool:
-        self._fail("the relay closed the connection")
+        self._break("the relay closed the connection")
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(f"the connection broke: {error}" if error else "the relay closed the connection")
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._break(f"the connection broke: {error}" if error else "the relay closed the connection")
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -146,277 +168,178 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._wake_feeder()
+
+    def _wake_feeder(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
+    # --- transactions --------------------------------------------------------------------------------------------
+
+    def _reply(self, reply: Reply) -> None:
+        if not self._flight:
+            if self._quit is not None and not self._quit.done():
+                self._quit.set_result(None)
+            else:
+                self._fail(f"the relay ended the session: {reply}")
+            return
+        exchange = self._flight[0]
+        turn = exchange.take(reply)
+        if turn is Turn.DONE:
+            self._finish(exchange)
+            return
+        if turn is Turn.WAIT:
+            self._wait(self._timeouts.command)
+        elif turn is Turn.BODY:
+            if not exchange.may_go():
+                self._withdraw(exchange, returned("withdrawn before it was sent"))
+            elif isinstance(exchange.body, bytes):
+                failpoint("half-body")
+                self._end_body(exchange, exchange.body)
+            else:
+                self._wait(math.inf)
+                self._feeder = self._loop.create_task(self._feed(exchange, exchange.body))
+        else:
+            self._wait(self._timeouts.command)
+            self._transport.write(turn + self._open_next() if exchange.at is At.RSET else turn)
+
+    def _finish(self, exchange: Exchange) -> None:
+        self._flight.popleft()
+        if self._limits is not None:
+            low, high = self._limits
+            self._limits = None
+            self._transport.set_write_buffer_limits(low=low, high=high)
+        self._wait(self._timeouts.command if self._flight else math.inf)
+        self._wake_feeder()
+        exchange.done(exchange.ended())
+        if exchange.close:
+            self._break("the session was ended")
+        elif not self._flight and self._queue:
+            self._transport.write(self._open_next())
+
+    def _open_next(self) -> bytes:
+        """The opening of the next in line, which is under way from now on; nothing where nobody waits."""
+        if self._flight and not self._pipelining:
+            return b""
+        while self._queue and not self._queue[0].may_go():
+            exchange = self._queue.popleft()
+            exchange.done(exchange.unsent(returned("withdrawn before it was sent")))
+        if not self._queue:
+            return b""
+        exchange = self._queue.popleft()
+        self._transactions += 1
+        exchange.number = self._transactions
+        if not self._flight:
+            self._wait(self._timeouts.command)
+        self._flight.append(exchange)
+        return exchange.opening()
+
+    def _end_body(self, exchange: Exchange, last: bytes) -> None:
+        """Write the last of the body, the dot, and the next group behind it."""
+        failpoint("before-dot")
+        exchange.body_written()
+        behind = self._open_next()
+        transport = self._transport
+        if len(last) <= _COPY:
+            transport.write(b"%b.\r\n%b" % (last, behind))
+        else:
+            transport.write(last)
+            transport.write(DOT + behind)
+        left = transport.get_write_buffer_size()
+        # uvloop writes at the end of its round: little of which nothing has gone yet is about to go at once.
+        if left > len(behind) and not (left == len(last) + len(DOT) + len(behind) and left <= _AT_ONCE):
+            # From here on `pause_writing` means that some of the dot is still in this process.
+            low, high = transport.get_write_buffer_limits()
+            self._limits = low, high
+            # (The TLS transports pause at the high mark, the others above it.)
+            transport.set_write_buffer_limits(low=len(behind), high=len(behind) + self._tls)
+        failpoint("after-dot")
+        self._wait(self._timeouts.final)
+
+    async def _feed(self, exchange: Exchange, body: AsyncIterator[bytes]) -> None:
+        """Stream a body, one piece behind, so that an error in it comes before its end is written."""
+        try:
+            last = b""
+            async with contextlib.aclosing(cast("AsyncGenerator[bytes, None]", body)) as chunks:
+                async for chunk in chunks:
+                    if last:
+                        await self._write(exchange, last)
+                    if exchange.at is not At.BODY:
+                        return
+                    last = chunk
+            if exchange.at is At.BODY:
+                self._end_body(exchange, last)
+        except BodyError as error:
+            if exchange.at is At.BODY:
+                self._withdraw(exchange, deferred("4.3.0", str(error)))
+        except Exception as error:  # noqa: BLE001 - as in data_received
+            self._break(f"internal error: {type(error).__name__}: {error}", error)
+
+    async def _write(self, exchange: Exchange, data: bytes) -> None:
+        """Write some of a body and wait for room in the buffers, or for an early end: a relay that has answered may well
+        read no further."""
+        if exchange.at is not At.BODY:
+            return
+        self._transport.write(data)
+        failpoint("half-body")
+        if self._paused:
+            self._wait(self._timeouts.data)
+            self._drained = self._loop.create_future()
+            await self._drained
+            if exchange.at is At.BODY:
+                self._wait(math.inf)
+
+    def _withdraw(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Leave a transaction between DATA and the dot, which only the end of the connection can do."""
+        self._flight.remove(exchange)
+        exchange.done(exchange.unsent(outcome))
+        self._break(outcome.diagnostic)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
     def _fail(self, reason: str) -> None:
+        """No transaction begins any more."""
         if self._end is None:
             self._end = reason
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(_Broken(self._end))
-                future.exception()
-        self._waiting.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+            self.on_end()
+        if self._quit is not None and not self._quit.done():
+            self._quit.set_result(None)
 
-    # --- for the owner ---------------------------------------------------------------------------------------------
-
-    @property
-    def usable(self) -> bool:
-        """Whether another transaction may begin."""
-        return self._end is None and not self._waiting and not self._transport.is_closing()
-
-    async def close(self) -> None:
-        """Say QUIT if the session is in step, and close; takes at most five seconds."""
-        if self.usable:
-            with contextlib.suppress(_Broken, TimeoutError):
-                async with asyncio.timeout(5):
-                    await self._command(b"QUIT\r\n")
-        self._fail("closed")
-        self._transport.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await asyncio.shield(self._closed)
-        if not self._closed.done():
-            self._transport.abort()
-
-    async def transact(self, envelope: Envelope, body: bytes | AsyncIterator[bytes]) -> Transaction:
-        """Send one message. `body` is its wire form, dot-stuffed, ending in CRLF, without the final dot.
-
-        A BodyError out of `body` ends the connection before the dot: temporary for the recipients.
-        """
-        refusal = self._refuse(envelope)
-        if refusal is not None:
-            return Transaction([refusal] * len(envelope.recipients))
-        self._transactions += 1
-        state = _State([None] * len(envelope.recipients))
-        try:
-            await self._run(envelope, body, state)
-        except _Broken as error:
-            return self._broken(state, str(error))
-        except TimeoutError:
-            return self._broken(state, f"the relay did not answer in time (to {state.step.value})")
-        except BodyError as error:
-            self._abort(str(error))
-            return Transaction([outcome or deferred("4.3.0", str(error)) for outcome in state.outcomes])
-        except Exception as error:  # noqa: BLE001 - whatever it is, the dot decides what became of the message
-            transaction = self._broken(state, f"internal error: {type(error).__name__}: {error}")
-            transaction.bug = error
-            return transaction
-        if state.close:
-            self._abort("the session was ended")
-        missing = returned("the relay ended the transaction")
-        return Transaction([outcome or missing for outcome in state.outcomes], state.fault, None, state.limit)
-
-    def _broken(self, state: _State, reason: str) -> Transaction:
-        dot_left = state.dot_written and not self._paused
-        stale = self._transactions > 1 and state.step is Command.MAIL and not state.answered
-        self._abort(reason)
-        if dot_left:
-            rest = unknown(reason)
-        elif state.fault is not None:
-            rest = returned(str(state.fault))
-        elif stale:
-            # The relay had closed a connection that was idle; nobody has looked at this message yet.
-            rest = returned(reason)
-        else:
-            rest = lost(state.step, reason)
-        dropped = None if state.fault is not None or stale else reason
-        return Transaction([outcome or rest for outcome in state.outcomes], state.fault, dropped, state.limit)
-
-    def _abort(self, reason: str) -> None:
+    def _break(self, reason: str, bug: Exception | None = None) -> None:
+        """The connection is of no more use; whatever was under way has its result now."""
+        dot_left = not self._paused
+        flight, queue = list(self._flight), list(self._queue)
+        self._flight.clear()
+        self._queue.clear()
         self._fail(reason)
         self._transport.abort()
+        for exchange in flight:
+            transaction = exchange.broken(reason, dot_left=exchange.dot_written and dot_left)
+            transaction.bug, bug = bug, None
+            exchange.done(transaction)
+        for exchange in queue:
+            exchange.done(exchange.unsent(returned(reason)))
+        self._wake_feeder()
 
-    def _refuse(self, envelope: Envelope) -> Outcome | None:
-        """What the relay's extensions rule out, without asking it."""
-        if envelope.smtputf8 and "smtputf8" not in self._extensions:
-            return failed("5.6.7", "the address needs SMTPUTF8, which the relay does not offer")
-        if envelope.eight_bit and "8bitmime" not in self._extensions:
-            return failed(
-                "5.6.3",
-                "the message has 8-bit content and the relay does not offer 8BITMIME; encode it as quoted-printable",
-            )
-        limit = self._extensions.get("size", "")
-        if limit.isdigit() and 0 < int(limit) < envelope.size:
-            return failed("5.3.4", f"the message has {envelope.size} bytes, the relay takes {limit}")
-        return None
-
-    # --- one transaction -------------------------------------------------------------------------------------------
-
-    async def _run(self, envelope: Envelope, body: bytes | AsyncIterator[bytes], state: _State) -> None:
-        commands = [
-            self._mail(envelope),
-            *(f"RCPT TO:<{to}>\r\n".encode() for to in envelope.recipients),
-            b"DATA\r\n",
-        ]
-        if self._pipelining:
-            replies = self._send(*commands)
-            mail = await self._answer(replies[0], self._timeouts.command)
-            failpoint("after-mail")
-        else:
-            replies = []
-            mail = await self._command(commands[0])
-            failpoint("after-mail")
-        state.answered = True
-        if not mail.positive:
-            self._settle(state, range(len(envelope.recipients)), read_reply(Command.MAIL, mail))
-        else:
-            state.step = Command.RCPT
-        for index in range(len(envelope.recipients)):
-            if self._pipelining:
-                reply = await self._answer(replies[index + 1], self._timeouts.command)
-            elif mail.positive and not state.close:
-                reply = await self._command(commands[index + 1])
-            else:
-                break
-            if mail.positive:
-                self._recipient(state, index, reply)
-        if self._pipelining:
-            if mail.positive:
-                state.step = Command.DATA
-            go = await self._answer(replies[-1], self._timeouts.command)
-        elif state.accepted and not state.close:
-            state.step = Command.DATA
-            go = await self._command(commands[-1])
-        else:
-            await self._reset(state)
+    def _wait(self, seconds: float) -> None:
+        """The next reply, or room to write, must come within so many seconds."""
+        if seconds == math.inf:
+            self._deadline = math.inf
             return
-        if go.code == 354 and not state.accepted:
-            # RFC 2920 §3.1: every recipient was refused and the server wants data all the same.
-            await self._command(_DOT)
-            await self._reset(state)
-        elif go.code != 354:
-            if state.accepted:
-                verdict = read_reply(Command.DATA, go) if not go.positive else _not_understood(go)
-                self._settle(state, state.accepted, verdict)
-            await self._reset(state)
-        else:
-            failpoint("after-354")
-            await self._data(body, state)
+        deadline = self._deadline = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return  # it looks again when it fires
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._look_at_deadline)
 
-    async def _data(self, body: bytes | AsyncIterator[bytes], state: _State) -> None:
-        final = self._expect()
-        if isinstance(body, bytes):
-            failpoint("half-body")
-            last = body
-        else:
-            last = b""
-            async for chunk in body:
-                if final.done():
-                    break
-                if last:
-                    self._write(last)
-                    failpoint("half-body")
-                    await self._drain(final, self._timeouts.data)
-                last = chunk
-        if final.done():
-            # An answer before the end of the data, or a connection that broke: the message cannot have been taken.
-            reply = await final
-            state.close = True
-            verdict = read_reply(Command.DATA, reply) if not reply.positive else _not_understood(reply)
-            self._settle(state, state.accepted, verdict)
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._deadline == math.inf or self._end is not None:
             return
-        failpoint("before-dot")
-        state.step = Command.DOT
-        self._check()
-        state.dot_written = True
-        self._write(last + _DOT)
-        # From here on `pause_writing` means that some of this, the dot at the end of it, is still in this process.
-        limits = self._transport.get_write_buffer_limits()
-        if self._transport.get_write_buffer_size():
-            self._transport.set_write_buffer_limits(high=0)
-        failpoint("after-dot")
-        reply = await self._answer(final, self._timeouts.final)
-        failpoint("after-reply")
-        self._transport.set_write_buffer_limits(low=limits[0], high=limits[1])
-        if reply.code < 200 or 300 <= reply.code < 400:
-            state.close = True
-            outcome = unknown(f"the relay's answer means nothing here: {reply}")
-            self._settle(state, state.accepted, Verdict(outcome))
-            return
-        self._settle(state, state.accepted, read_reply(Command.DOT, reply))
-
-    def _recipient(self, state: _State, index: int, reply: Reply) -> None:
-        verdict = read_reply(Command.RCPT, reply, accepted=len(state.accepted))
-        if verdict.outcome.result is Result.SENT:
-            state.accepted.append(index)
-            return
-        self._settle(state, [index], verdict)
-        if verdict.too_many and state.limit is None:
-            state.limit = len(state.accepted)
-
-    def _settle(self, state: _State, indexes: Sequence[int], verdict: Verdict) -> None:
-        for index in indexes:
-            state.outcomes[index] = verdict.outcome
-        state.fault = state.fault or verdict.fault
-        state.close = state.close or verdict.close
-
-    async def _reset(self, state: _State) -> None:
-        """Leave the transaction, so that the next MAIL is in sequence (RFC 5321 §4.1.1.5)."""
-        if state.close:
-            return
-        try:
-            reply = await self._command(b"RSET\r\n")
-        except (_Broken, TimeoutError):
-            # Every recipient has its answer already; only the connection is of no more use.
-            state.close = True
-            return
-        state.close = not reply.positive
-
-    def _mail(self, envelope: Envelope) -> bytes:
-        parameters = ""
-        if "size" in self._extensions:
-            parameters += f" SIZE={envelope.size}"
-        if envelope.eight_bit:
-            parameters += " BODY=8BITMIME"
-        if envelope.smtputf8:
-            parameters += " SMTPUTF8"
-        return f"MAIL FROM:<{envelope.sender}>{parameters}\r\n".encode()
-
-    # --- bytes -------------------------------------------------------------------------------------------------------
-
-    def _send(self, *commands: bytes) -> "list[asyncio.Future[Reply]]":
-        self._check()
-        futures = [self._expect() for _ in commands]
-        self._write(b"".join(commands))
-        return futures
-
-    async def _command(self, line: bytes) -> Reply:
-        return await self._answer(self._send(line)[0], self._timeouts.command)
-
-    def _expect(self) -> "asyncio.Future[Reply]":
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if self._end is not None:
-            future.set_exception(_Broken(self._end))
-            future.exception()
-        else:
-            self._waiting.append(future)
-        return future
-
-    async def _answer(self, future: "asyncio.Future[Reply]", timeout: float) -> Reply:
-        if future.done():
-            return future.result()
-        async with asyncio.timeout(timeout):
-            return await future
-
-    def _write(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def _check(self) -> None:
-        if self._end is not None:
-            raise _Broken(self._end)
-
-    async def _drain(self, answer: "asyncio.Future[Reply]", timeout: float) -> None:
-        """Wait for room in the buffers, or for an early `answer`: a relay that has one may well read no further."""
-        if self._paused and self._end is None and not answer.done():
-            self._drained = asyncio.get_running_loop().create_future()
-            done, _ = await asyncio.wait((self._drained, answer), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                raise TimeoutError
-        if not answer.done():
-            self._check()
-
-
-def _not_understood(reply: Reply) -> Verdict:
-    fault = Fault(FaultKind.UNSTABLE, f"the relay's answer means nothing here: {reply}")
-    return Verdict(lost(Command.DATA, fault.text), fault, close=True)
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_deadline)
+        elif self._flight:
+            self._break(f"the relay did not answer in time (to {self._flight[0].step.value})")

@@ -115,9 +115,13 @@ class Database:
         self._put((write, future))
         return future
 
-    def _put(self, job: _Job) -> None:
+    def check(self) -> None:
+        """Raises DatabaseError once the database has failed."""
         if self._failure is not None:
             raise DatabaseError(str(self._failure))
+
+    def _put(self, job: _Job) -> None:
+        self.check()
         self._queue.put(job)
 
     @contextmanager

@@ -5,16 +5,19 @@ A list is read in chunks, each a transaction of its own, so that a report of a m
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
 from spoold.storage.record import id_range
 
 _CHUNK = 2000
+_TALLIED = 20_000
+
+_STATES = tuple(RecipientState)
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientRow:
+class RecipientRow(NamedTuple):
     """One recipient as reports show it; times are POSIX seconds."""
 
     line: int
@@ -31,8 +34,7 @@ class RecipientRow:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
+class AttemptRow(NamedTuple):
     """One attempt; `at` in POSIX seconds."""
 
     id: int
@@ -135,6 +137,21 @@ class Ledger:
             ).fetchone()
         return int(count or 0), ends[0], ends[1]
 
+    def attempt_tallies(
+        self, job_id: int, after: int, origin: float, width: int
+    ) -> tuple[list[tuple[int, str, int]], int]:
+        """Some ten thousand attempts after the id `after`, counted: (interval, result, count), and the last one's id.
+
+        Intervals are `width` seconds from `origin` (POSIX seconds) on. The id is `after` when there are no more.
+        """
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT CAST((at - ?1) / ?2 AS INTEGER) - (at < ?1) AS interval, result, count(*), max(id) FROM"
+                " (SELECT id, at, result FROM attempt WHERE job_id = ?3 AND id > ?4 ORDER BY id LIMIT ?5) GROUP BY 1, 2",
+                (origin, width, job_id, after, _TALLIED),
+            ).fetchall()
+        return [(row[0], row[1], row[2]) for row in rows], max((row[3] for row in rows), default=after)
+
     def recipients(self, job_id: int) -> Iterator[RecipientRow]:
         """Every recipient in the order of the file."""
         low, high = id_range(job_id)
@@ -148,7 +165,7 @@ class Ledger:
                     (low, high, _CHUNK),
                 ).fetchall()
                 for row in rows:
-                    yield RecipientRow(row[1], row[2], RecipientState(row[3]), *row[4:])
+                    yield RecipientRow(row[1], row[2], _STATES[row[3]], *row[4:])
                 if len(rows) < _CHUNK:
                     return
                 low = rows[-1][0] + 1
@@ -163,8 +180,7 @@ class Ledger:
                     " LEFT JOIN message m ON m.id = r.message_id WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?",
                     (job_id, after, _CHUNK),
                 ).fetchall()
-                for row in rows:
-                    yield AttemptRow(*row)
+                yield from map(AttemptRow._make, rows)
                 if len(rows) < _CHUNK:
                     return
                 after = rows[-1][0]

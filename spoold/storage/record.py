@@ -25,8 +25,7 @@ def id_range(job_id: int) -> tuple[int, int]:
     return job_id << _SHIFT, (job_id + 1 << _SHIFT) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message file as it was when it was taken. `size` is its size on the wire; None: it cannot be sent."""
 
     id: int
@@ -63,8 +62,7 @@ class NewRecipient(NamedTuple):
     failure: tuple[str, str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DueRecipient:
+class DueRecipient(NamedTuple):
     """A recipient that may be claimed. `domain` is the one that tallies go by; `address` goes into the envelope."""
 
     id: int
@@ -78,8 +76,7 @@ class DueRecipient:
     due_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The end of one recipient's transaction, for the store. `at` is when it ended; `counted` False leaves no attempt."""
 
     recipient: DueRecipient

@@ -1,4 +1,4 @@
-"""The jobs, recipients and attempts that the agent answers for: the only truth.
+"""The jobs, recipients and attempts that the agent answers for: the only truth. One recipient's way is in `journal`.
 
 Methods that return a future are for the event loop and resolve when the write is durable; the others read, or are for
 start-up and for threads.
@@ -6,14 +6,14 @@ start-up and for threads.
 
 import asyncio
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.storage.database import Database, silent
-from spoold.storage.record import Compact, DueRecipient, JobRow, Message, Record, id_range, job_of
+from spoold.storage.journal import Journal, Tallies
+from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
 
 _JOB_COLUMNS = (
     "id, name, state, reason, next_at, since, job.manifest, timing, key, compact.manifest, accepted_at, total, held,"
@@ -24,55 +24,12 @@ _DUE = """SELECT r.id, r.address, r.domain, r.smtputf8, r.state, r.attempts, r.f
     FROM recipient r JOIN message m ON m.id = r.message_id
     WHERE r.job_id = ? AND r.due_at IS NOT NULL AND r.due_at <= ? AND (r.due_at, r.id) > (?, ?) {also}
     ORDER BY r.due_at, r.id LIMIT ?"""
-_CLAIM = "INSERT OR IGNORE INTO claim SELECT id, ?, ? FROM recipient WHERE id = ? AND due_at <= ?"
 _UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
     code = ?, status = ?, diagnostic = ?, remote_mta = ?, category = ? WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _CHUNK = 2000
-
-
-class _Tallies:
-    """Collects one commit's changes to the three tallies."""
-
-    def __init__(self) -> None:
-        self.domains: Counter[tuple[int, str, int]] = Counter()
-        self.replies: dict[tuple[int, str, int, str, str], tuple[str, int]] = {}
-        self.attempts: Counter[int] = Counter()
-
-    def moved(self, job_id: int, domain: str, before: int, after: int) -> None:
-        if before != after:
-            self.domains[job_id, domain, before] -= 1
-            self.domains[job_id, domain, after] += 1
-
-    def replied(self, job_id: int, result: str, code: int | None, status: str, category: str | None, text: str) -> None:
-        key = (job_id, result, code or 0, status, category or "")
-        example, count = self.replies.get(key, (text, 0))
-        self.replies[key] = (example, count + 1)
-
-    def attempted(self, job_id: int) -> None:
-        self.attempts[job_id] += 1
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        states: Counter[tuple[int, int]] = Counter()
-        for (job_id, _, state), count in self.domains.items():
-            states[job_id, state] += count
-        connection.executemany(
-            "INSERT INTO state_tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, count) for key, count in states.items() if count],
-        )
-        connection.executemany(
-            "INSERT INTO domain_tally VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, count) for key, count in self.domains.items() if count],
-        )
-        connection.executemany(
-            "INSERT INTO reply_tally VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-            [(*key, example, count) for key, (example, count) in self.replies.items()],
-        )
-        connection.executemany(
-            "UPDATE job SET attempts = attempts + ? WHERE id = ?",
-            [(count, job_id) for job_id, count in self.attempts.items()],
-        )
+_STATES = tuple(RecipientState)
 
 
 class Store:
@@ -80,6 +37,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.journal = Journal(database)
 
     @property
     def commits(self) -> int:
@@ -158,23 +116,13 @@ class Store:
             rows = reader.execute(query, values).fetchall()
         messages: dict[int, Message] = {}
         found = []
-        for row in rows:
-            message = messages.get(row[8])
-            if message is None:
-                message = Message(row[8], row[9], row[10], row[11], bool(row[12]), bool(row[13]), row[14])
-                messages[row[8]] = message
+        for id_, address, domain, smtputf8, state, attempts, first, due_at, message_id, *message in rows:
+            if (known := messages.get(message_id)) is None:
+                path, sha256, size, eight_bit, eight_bit_header, added = message
+                known = Message(message_id, path, sha256, size, bool(eight_bit), bool(eight_bit_header), added)
+                messages[message_id] = known
             found.append(
-                DueRecipient(
-                    row[0],
-                    row[1],
-                    row[2],
-                    bool(row[3]),
-                    message,
-                    RecipientState(row[4]),
-                    row[5],
-                    row[6],
-                    row[7],
-                )
+                DueRecipient(id_, address, domain, bool(smtputf8), known, _STATES[state], attempts, first, due_at)
             )
         return found
 
@@ -203,62 +151,6 @@ class Store:
                 (job_id, now),
             ).fetchone()
         return None if row is None or row[0] is None else float(row[0])
-
-    # --- one recipient's way -------------------------------------------------------------------------------------
-
-    def claim(
-        self, ids: Sequence[int], relay: str, now: float, tats: Sequence[tuple[str, float]] = ()
-    ) -> "asyncio.Future[list[int]]":
-        """Write the intent to send, and the state of the rates that it used up.
-
-        Resolves to those of `ids` that were still to be sent and not claimed already.
-        """
-
-        def write(connection: sqlite3.Connection) -> list[int]:
-            if tats:
-                connection.executemany("INSERT OR REPLACE INTO limiter VALUES (?, ?)", tats)
-            return [id_ for id_ in ids if connection.execute(_CLAIM, (now, relay, id_, now)).rowcount == 1]
-
-        return self._database.write_soon(write)
-
-    def record(self, records: Sequence[Record]) -> "asyncio.Future[None]":
-        """Write the outcomes of one transaction and end its claims."""
-
-        def write(connection: sqlite3.Connection) -> None:
-            tallies = _Tallies()
-            connection.executemany("DELETE FROM claim WHERE id = ?", [(record.recipient.id,) for record in records])
-            for record in records:
-                recipient, transition = record.recipient, record.transition
-                job_id = job_of(recipient.id)
-                if not record.counted:
-                    connection.execute(
-                        "UPDATE recipient SET due_at = ? WHERE id = ?", (transition.due_at, recipient.id)
-                    )
-                    continue
-                outcome = transition.outcome
-                connection.execute(
-                    _UPDATE,
-                    (int(transition.state), transition.due_at, transition.attempts, transition.first_attempt_at, record.at,
-                     outcome.code, outcome.status, outcome.diagnostic, record.remote_mta, outcome.category, recipient.id),
-                )  # fmt: skip
-                result = transition.state.label
-                connection.execute(
-                    _ATTEMPT,
-                    (job_id, recipient.id, record.at, transition.attempts, result, outcome.code, outcome.status,
-                     outcome.diagnostic, record.relay, record.remote_mta),
-                )  # fmt: skip
-                tallies.attempted(job_id)
-                tallies.moved(job_id, recipient.domain, recipient.state, transition.state)
-                tallies.replied(job_id, result, outcome.code, outcome.status, outcome.category, outcome.diagnostic)
-            tallies.write(connection)
-
-        return self._database.write_soon(write)
-
-    def release(self, ids: Sequence[int]) -> "asyncio.Future[None]":
-        """End claims that came to nothing: no transaction was opened for them."""
-        return self._database.write_soon(
-            lambda connection: silent(connection.executemany("DELETE FROM claim WHERE id = ?", [(id_,) for id_ in ids]))
-        )
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -319,10 +211,11 @@ class Store:
             ).fetchall()  # fmt: skip
             if not rows and state is RecipientState.EXPIRED:
                 rows = connection.execute(
-                    "SELECT id, domain, state, diagnostic FROM recipient WHERE id BETWEEN ? AND ? AND state = ? LIMIT ?",
+                    "SELECT id, domain, state, diagnostic FROM recipient WHERE id BETWEEN ? AND ? AND state = ?"
+                    " AND id NOT IN (SELECT id FROM claim) LIMIT ?",
                     (low, high, int(RecipientState.UNCERTAIN), _CHUNK),
                 ).fetchall()
-            tallies = _Tallies()
+            tallies = Tallies()
             for id_, domain, before, last in rows:
                 if before == RecipientState.UNCERTAIN and state is RecipientState.CANCELLED:
                     connection.execute("UPDATE recipient SET due_at = NULL WHERE id = ?", (id_,))
@@ -390,8 +283,8 @@ class Store:
         self._database.write(write)
 
     def alive(self) -> "asyncio.Future[None]":
-        """Resolves when the writer has answered."""
-        return self._database.write_soon(lambda _: None)
+        """Resolves when the writer has answered, and all outcomes up to now are durable."""
+        return self.journal.settled()
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -406,7 +299,7 @@ class Store:
                 "SELECT c.id, c.at, c.relay, r.domain, r.state, r.attempts, r.first_attempt_at, r.job_id FROM claim c"
                 " JOIN recipient r ON r.id = c.id"
             ).fetchall()
-            tallies = _Tallies()
+            tallies = Tallies()
             text = "the agent ended while the message was being sent; it may have been sent"
             for id_, at, relay, domain, before, attempts, first, job_id in rows:
                 connection.execute(

@@ -24,7 +24,7 @@ from spoold.core.outcome import Command, Reply, Result, read_reply
 from spoold.core.rate import Rate
 from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows
-from spoold.core.state import JobState, Progress, Standing, after_outcome
+from spoold.core.state import JobState, Standing, after_outcome
 from spoold.smtp.connection import Relay, Security
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
@@ -135,7 +135,7 @@ class Week:
     async def send(self, job: LiveJob, claim: list[DueRecipient]) -> None:
         """Play the relay: `grey…` is refused once for the time being, `gone…` for good, the others are taken."""
         ids = [recipient.id for recipient in claim]
-        assert await self.store.claim(ids, "default", self.now, self.dispatcher.used()) == ids
+        assert await self.store.journal.claim(ids, "default", self.now, self.dispatcher.used()) == ids
         records = []
         for recipient in claim:
             self.tries[recipient.address] += 1
@@ -145,13 +145,12 @@ class Week:
             elif recipient.address.startswith("grey") and self.tries[recipient.address] == 1:
                 reply = Reply(451, "4.7.1 Try later")
             outcome = read_reply(Command.RCPT, reply).outcome
-            progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
-            transition = after_outcome(progress, outcome, job.terms.retry, job.manifest.on_uncertain, self.now)
+            transition = after_outcome(recipient, outcome, job.terms.retry, job.manifest.on_uncertain, self.now)
             records.append(
                 Record(recipient, transition, "default", "relay", self.now, outcome.result is not Result.RETURNED)
             )
             self.say(f"    {job.name:<10} {recipient.address:<22} {transition.state.label}")
-        await self.store.record(records)
+        await self.store.journal.record(records)
         self.dispatcher.recorded(job, records)
 
 

@@ -1,1 +1,1 @@
-"""Measurements: run by hand, side by side in one run, told as ratios. `python -m tests.bench.NAME`."""
+"""Measurements, side by side with peers in one run, told as ratios: `python -m tests.bench [--quick|--full] [ROW…]`."""

@@ -1,53 +1,104 @@
-"""Postfix's smtp-sink as the relay of measurements, and what a process used."""
+"""Postfix's smtp-sink as the relay of measurements: takes everything, keeps nothing, counts messages.
+
+Where it is not installed, the bench's own relay (`tests.bench.relay`) does the same, at a higher price.
+"""
 
 import os
+import re
 import shutil
-import socket
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-TICKS = os.sysconf("SC_CLK_TCK")
+from tests.servers.process import HOST, comes_up, free_port, stop
+
+_COUNT = re.compile(rb"mesg=(\d+)")
+#: Seconds between two looks at the counter.
+_GLANCE = 0.002
+
+
+def program(name: str) -> str | None:
+    """The path of a program, `sbin` included; None where it is not installed."""
+    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin")
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Messages that arrived between the first and the last look at which there were new ones; moments are monotonic."""
+
+    first_at: float
+    last_at: float
+    arrived: int
+
+    @property
+    def rate(self) -> float:
+        """Messages a second between the two."""
+        return self.arrived / max(self.last_at - self.first_at, 1e-6)
 
 
 class Sink:
-    """smtp-sink on a free port of 127.0.0.1: takes everything, keeps nothing."""
+    """A context manager; on a free port of 127.0.0.1. `delay` in seconds holds back each burst of replies.
 
-    def __init__(self, *arguments: str) -> None:
-        program = shutil.which("smtp-sink") or "/usr/sbin/smtp-sink"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._process = subprocess.Popen([program, *user, *arguments, f"127.0.0.1:{self.port}", "1000"])
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+    smtp-sink knows no such delay: with one it is always the bench's own relay.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.port = 0
+        self._delay = delay
+        self._counter = Path()
 
     def __enter__(self) -> Self:
-        return self
+        handle, name = tempfile.mkstemp(prefix="spoold-bench-sink-")
+        self._counter = Path(name)
+        found = program("smtp-sink")
+        for _ in range(5):
+            self.port = free_port()
+            if found is None or self._delay:
+                command = [sys.executable, "-m", "tests.bench.relay", str(self.port), str(self._delay)]
+            else:
+                user = ["-u", "nobody"] if os.geteuid() == 0 else []
+                command = [found, *user, "-c", "-m", "1000", f"{HOST}:{self.port}", "1000"]
+            self._process = subprocess.Popen(command, stdout=handle)
+            if comes_up(self._process, self.port, b"220"):
+                os.close(handle)
+                return self
+        raise RuntimeError(f"no relay: {command[0]} does not start")
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+        stop(self._process)
+        self._counter.unlink()
 
+    @property
+    def accepted(self) -> int:
+        """How many messages it has taken so far."""
+        with self._counter.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
+            found = _COUNT.findall(file.read())
+        # The last number may have been cut off by its writer: the one before is whole.
+        return int(found[-1]) if found else 0
 
-def peak_memory(pid: int) -> float:
-    """The most memory that the process has had resident, in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1000
-    raise ValueError("no VmHWM")
+    def wait(self, count: int, timeout: float) -> float:
+        """Wait until it has taken so many; returns the moment, by the monotonic clock."""
+        deadline = time.monotonic() + timeout
+        while self.accepted < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the relay got {self.accepted} of {count} messages in {timeout:g} s")
+            time.sleep(_GLANCE)
+        return time.monotonic()
 
+    def flow(self, count: int, release: Callable[[], None], timeout: float) -> Flow:
+        """Let a sender begin by `release`, and watch `count` messages arrive.
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of the process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+        The clock runs from the first arrival: how long the sender took to begin is not its rate.
+        """
+        base = self.accepted
+        release()
+        first_at = self.wait(base + 1, timeout)
+        first = self.accepted
+        last_at = self.wait(base + count, timeout)
+        return Flow(first_at, last_at, self.accepted - first)

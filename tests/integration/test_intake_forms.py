@@ -180,9 +180,9 @@ def test_files_straight_in_new_are_told_with_the_cure(agent: Agent, relay: Relay
     agent.wait_state("beside", "finished")
     loose = ("job.yaml", "message.eml", "recipients.csv", "link")
     told = wait_for(lambda: {name: text for name, text in waits(agent).items() if "none" in text and name in loose})
-    assert told == dict.fromkeys(
-        loose, "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one"
-    )
+    cure = "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one"
+    envelope = "; or a file NAME.eml that begins with X-Sender and X-Receiver lines"
+    assert told == {**dict.fromkeys(loose, cure), "message.eml": cure + envelope}
     problems = [event["upload"] for event in agent.events("upload.problem")]
     assert sorted(problems) == sorted(loose), "one line each, not one a second"
     assert relay.recipients == ["ada@beside.example"]
@@ -236,7 +236,7 @@ def test_planted_report_is_replaced_by_the_agents(agent: Agent, relay: Relay, tm
     assert status["counts"]["sent"] == status["total"] == 1
     report = agent.spool / "done" / name / "report"
     assert sorted(path.name for path in report.iterdir()) == [
-        "attempts.jsonl", "recipients.csv", "statistics.json", "status.json", "status.txt",
+        "attempts.jsonl", "index.html", "recipients.csv", "statistics.json", "status.json", "status.txt",
     ]  # fmt: skip
     assert not report.is_symlink()
     assert [path.name for path in outside.iterdir()] == ["status.txt"]

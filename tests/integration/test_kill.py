@@ -61,7 +61,7 @@ def drop_personal(agent: Agent, name: str) -> list[str]:
     return addresses
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("pickup-")])
 def test_start_after_kills_at_a_failpoint_finishes_all_and_sends_nothing_twice(
     name: str, agent: Agent, relay: Relay
 ) -> None:
@@ -166,7 +166,7 @@ def test_kills_at_random_moments_lose_nothing_and_send_nothing_twice(
     with Relay(journal=tmp_path / "journal") as relay, Agent(tmp_path, relay.port, relay=settings) as agent:
         jobs, recovered, unsaid = send_through_endings(agent, signal.SIGKILL, kills, seed=per_message)
         found = audit(agent, read_journal(tmp_path / "journal"), jobs)
-        most = connections * per_message
+        most = 2 * connections * per_message  # open, or next in line
         assert all(count <= most for count in recovered)
         assert sum(recovered) <= len(found.uncertain) <= sum(recovered) + unsaid * most
         assert recovered, "no kill came while a transaction was open: this run has tested nothing"

@@ -166,7 +166,8 @@ def test_reload_while_a_transaction_is_open_sends_nobody_twice(agent: Agent, rel
 
 
 def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_path: Path) -> None:
-    relay.rules.append(Rule("DOT", Delay(1.0)))
+    # Longer than the two seconds between two words to the service manager, so that one falls into it.
+    relay.rules.append(Rule("DOT", Delay(2.5)))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)

@@ -108,13 +108,13 @@ def recount(database: sqlite3.Connection) -> None:
 
 
 def check_report(agent: Agent, database: sqlite3.Connection, name: str) -> dict[str, str]:
-    """The job's folder and its five files agree with each other and with the database; returns address → state."""
+    """The job's folder and its files agree with each other and with the database; returns address → state."""
     job_id, state, total = database.execute("SELECT id, state, total FROM job WHERE name = ?", (name,)).fetchone()
     folder = FOLDER_OF.get(state, "done")
     assert [place for place in FOLDERS if (agent.spool / place / name).exists()] == [folder]
     report = agent.spool / folder / name / "report"
     assert sorted(path.name for path in report.iterdir()) == [
-        "attempts.jsonl", "recipients.csv", "statistics.json", "status.json", "status.txt",
+        "attempts.jsonl", "index.html", "recipients.csv", "statistics.json", "status.json", "status.txt",
     ]  # fmt: skip
     status = json.loads((report / "status.json").read_bytes())
     assert (status["job"], status["state"], status["total"]) == (name, state, total)

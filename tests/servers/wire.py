@@ -71,11 +71,12 @@ class Wire(asyncio.Protocol):
 
     async def fill(self) -> None:
         """Send what was collected, then wait for more input; ClosedError when there will be none."""
-        await self.flush()
+        # What arrives while the latency passes counts as well.
         self._arrived.clear()
-        if self._ended:
-            raise ClosedError
         size = len(self.pending)
+        await self.flush()
+        if self._ended and len(self.pending) == size:
+            raise ClosedError
         await self._arrived.wait()
         if len(self.pending) == size:
             raise ClosedError

@@ -66,7 +66,7 @@ async def test_a_job_that_changes_folder_while_its_message_is_opened_is_not_miss
     message = lay_out(tmp_path / "spool", begins)
     files = Restless(tmp_path / "spool", moves)
     spool = Spool(tmp_path / "spool", files)
-    body = await BodyReader(spool, threads).body("job", message)
+    (body,) = await BodyReader(spool, threads).many([("job", message)])
     assert body == TEXT.replace(b"\n", b"\r\n").replace(b"\r\n.dot", b"\r\n..dot")
     assert files.looks > max(moves)
     spool.close()
@@ -75,8 +75,9 @@ async def test_a_job_that_changes_folder_while_its_message_is_opened_is_not_miss
 async def test_a_job_whose_folder_is_gone_says_so(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     message = lay_out(tmp_path / "spool", "done")
     spool = Spool(tmp_path / "spool", Files())
-    with pytest.raises(BodyError, match="the job's folder job is missing"):
-        await BodyReader(spool, threads).body("job", message)
+    (body,) = await BodyReader(spool, threads).many([("job", message)])
+    assert isinstance(body, BodyError)
+    assert str(body) == "the job's folder job is missing"
     spool.close()
 
 
@@ -92,7 +93,9 @@ async def test_a_message_that_was_changed_since_is_never_given_to_its_end(
     given: list[bytes] = []
 
     async def read() -> None:
-        body = await BodyReader(spool, threads).body("job", message)
+        (body,) = await BodyReader(spool, threads).many([("job", message)])
+        if isinstance(body, Exception):
+            raise body
         assert not isinstance(body, bytes)
         async for piece in body:
             given.append(piece)

@@ -246,6 +246,8 @@ def test_seal_is_read_as_sha256sum_writes_it(text: str, hashes: dict[str, str]) 
         ("", "the last line of SHA256SUMS, `# end N`"),
         (f"{HASH}  a\n", "the last line of SHA256SUMS, `# end N`"),
         (f"{HASH}  a\n# end 1", "the last line of SHA256SUMS, `# end N`"),
+        (f"{HASH}  a\n# end {1:05000}\n", "the last line of SHA256SUMS, `# end N`"),
+        (f"{HASH}  a\n# end \u0661\n", "the last line of SHA256SUMS, `# end N`"),
         (f"{HASH}  a\n# end 2\n", "SHA256SUMS to be mended: it ends with `# end 2` and lists 1 files"),
         (f"{HASH[1:]}  a\n# end 1\n", "SHA256SUMS to be mended: line 1 is not `HASH  NAME`"),
         (f"{HASH}  a\nrubbish\n# end 2\n", "SHA256SUMS to be mended: line 2 is not `HASH  NAME`"),

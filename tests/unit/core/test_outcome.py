@@ -109,6 +109,18 @@ def test_452_and_552_at_rcpt_mean_what_their_company_says(text: str, accepted: i
     assert not verdict.close
 
 
+@pytest.mark.parametrize("text", ["421 too many messages in this connection", "452 4.5.3 Too many messages sent"])
+def test_a_limit_of_messages_a_session_ends_the_session_and_is_no_fault_of_the_relay(text: str) -> None:
+    code, _, words = text.partition(" ")
+    verdict = read_reply(MAIL, Reply(int(code), words), earlier=1)
+    assert verdict.outcome.result is Result.RETURNED
+    assert verdict.close
+    assert verdict.fault is None
+    # Said of the first message of a session it is another matter: a new session would hear it again.
+    first = read_reply(MAIL, Reply(int(code), words), earlier=0)
+    assert first.fault is not None or first.outcome.result is Result.DEFERRED
+
+
 @pytest.mark.parametrize("command", [MAIL, DATA, DOT])
 @pytest.mark.parametrize("text", ["452 4.3.1 no space", "452 no space"])
 def test_a_relay_short_of_storage_costs_no_recipient_anything(command: Command, text: str) -> None:

@@ -1,5 +1,7 @@
 """What follows from an outcome: the recipient's next state, computed from stored times."""
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +12,19 @@ from spoold.core.state import (
     UNCERTAIN_REST,
     JobState,
     OnUncertain,
-    Progress,
     RecipientState,
     after_outcome,
 )
 
 HOUR, DAY, NOW = 3600.0, 86400.0, 1_900_000_000.0
+
+
+class Progress(NamedTuple):
+    state: RecipientState
+    attempts: int
+    first_attempt_at: float | None
+
+
 FRESH = Progress(RecipientState.QUEUED, 0, None)
 SENT = read_reply(Command.DOT, Reply(250, "2.0.0 Ok")).outcome
 LATER = read_reply(Command.RCPT, Reply(450, "4.2.0 Greylisted")).outcome

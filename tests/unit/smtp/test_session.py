@@ -223,6 +223,18 @@ async def test_what_the_relay_lacks_is_refused_here_and_costs_no_transaction(
         assert session.usable
 
 
+@pytest.mark.parametrize("limit", ["\u00b2", "9" * 5000, "-1", "1 2", "", "0", "00", "\udcb2"])
+async def test_a_size_that_is_no_number_limits_nothing(limit: str) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 ok", "250 ok", "354 go")
+        await peer.data()
+        peer.say("250 taken")
+        await peer.answer("221 bye")
+
+    async with session_with(play, {**PIPELINING, "size": limit}) as session:
+        assert results(await session.transact(envelope(), BODY)) == ["sent"]
+
+
 @both_ways
 async def test_one_connection_carries_many_transactions_also_after_refused_ones(extensions: dict[str, str]) -> None:
     pipelining = "pipelining" in extensions
@@ -453,7 +465,7 @@ async def test_over_tls_a_dot_that_is_encrypted_already_counts_as_gone(ca: Autho
         peer.reset()
 
     async with session_with(play, tls=ca) as session:
-        done = await session.transact(envelope(), b"x" * 62 + b"\r\n" * 200_000)
+        done = await session.transact(envelope(), b"x" * 62 + b"\r\n" * 20_000)
         assert results(done) == ["uncertain"]
 
 
@@ -614,6 +626,27 @@ async def test_a_connection_closed_while_the_next_mail_is_under_way_is_no_attemp
         assert done.dropped is None
 
 
+@both_ways
+@pytest.mark.parametrize("limit", ["421 too many messages in this connection", "452 4.5.3 Too many messages sent"])
+async def test_a_relay_that_takes_so_many_messages_a_session_is_not_at_fault(
+    extensions: dict[str, str], limit: str
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 Ok")
+        await peer.line()
+        peer.say(limit)  # and, as Exim does, no reply to the rest of the group
+        peer.writer.close()
+
+    async with session_with(play, extensions) as session:
+        assert results(await session.transact(envelope(), BODY)) == ["sent"]
+        done = await session.transact(envelope("b@x.example"), BODY)
+        assert results(done) == ["returned"]
+        assert (done.fault, done.dropped) == (None, None)
+        assert not session.usable
+
+
 async def test_a_reply_that_nobody_asked_for_ends_the_session_before_it_can_answer_the_wrong_command() -> None:
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok", "354 go")
@@ -713,3 +746,222 @@ def on_uvloop(test: Coroutine[Any, Any, None]) -> None:
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(test)
+
+
+# --- the next in line -------------------------------------------------------------------------------------------------
+
+
+class Sends:
+    """Transactions begun one behind the other, and what came of each, in the order in which they ended."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.ended: list[tuple[str, Transaction]] = []
+        self.allowed = True
+        self._done = asyncio.Event()
+
+    def begin(self, *recipients: str, body: bytes | AsyncIterator[bytes] = BODY, size: int = len(BODY)) -> None:
+        def done(transaction: Transaction) -> None:
+            self.ended.append((recipients[0], transaction))
+            self._done.set()
+
+        self.session.begin(envelope(*recipients, size=size), body, done, lambda: self.allowed)
+
+    async def all(self, count: int) -> list[tuple[str, list[str]]]:
+        async with asyncio.timeout(5):
+            while len(self.ended) < count:
+                self._done.clear()
+                await self._done.wait()
+        return [(name, results(transaction)) for name, transaction in self.ended]
+
+
+GROUP = [f"MAIL FROM:<news@example.com> SIZE={len(BODY)}", "RCPT TO:<b@x.example>", "DATA"]
+
+
+async def test_the_next_group_leaves_behind_the_dot_before_its_answer() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        assert await peer.data() == BODY
+        assert [await peer.line() for _ in GROUP] == GROUP, "all this came before the dot was answered"
+        peer.say("250 2.0.0 first", "250 Ok", "250 Ok", "354 go")
+        assert await peer.data() == BODY
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["sent"]), ("b@x.example", ["sent"])]
+        assert [done.outcomes[0].diagnostic.split()[2] for _, done in sends.ended] == ["first", "second"]
+
+
+async def test_a_group_begun_after_the_dot_leaves_at_once() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        assert await peer.data() == BODY
+        dotted.set()
+        assert [await peer.line() for _ in GROUP] == GROUP
+        peer.say("250 2.0.0 first", "250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    dotted = asyncio.Event()
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        await dotted.wait()
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["sent"]), ("b@x.example", ["sent"])]
+
+
+async def test_one_by_one_nothing_leaves_before_the_dot_was_answered() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await peer.line()
+        peer.say("250 2.0.0 first")
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    async with session_with(play, ONE_BY_ONE) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["sent"]), ("b@x.example", ["sent"])]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_connection_lost_after_the_dot_leaves_the_next_in_line_untried(way: str) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        for _ in GROUP:
+            await peer.line()
+        match way:
+            case "reset":
+                peer.reset()
+            case "silence":
+                await peer.end()
+            case "garbage":
+                peer.say("what?")
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["uncertain"]), ("b@x.example", ["returned"])]
+        assert sends.ended[1][1].dropped is None, "the relay is not to blame twice"
+
+
+async def test_a_relay_that_ends_the_session_with_its_answer_leaves_the_next_in_line_untried() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        for _ in GROUP:
+            await peer.line()
+        peer.say("421 4.7.0 enough")
+        await peer.end()
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["returned"]), ("b@x.example", ["returned"])]
+        assert not session.usable
+
+
+async def test_a_message_refused_after_its_dot_does_not_touch_the_next_in_line() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        for _ in GROUP:
+            await peer.line()
+        peer.say("554 5.7.1 spam", "250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["failed"]), ("b@x.example", ["sent"])]
+
+
+async def test_the_next_group_leaves_behind_the_reset_of_one_whose_recipients_were_all_refused() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "550 5.1.1 no", "554 5.5.1 no valid recipients")
+        assert [await peer.line() for _ in range(4)] == ["RSET", *GROUP]
+        peer.say("250 Ok", "250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["failed"]), ("b@x.example", ["sent"])]
+
+
+async def test_what_is_withdrawn_while_it_is_next_in_line_never_sends_its_body() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        for _ in GROUP:
+            await peer.line()
+        sends.allowed = False
+        peer.say("250 2.0.0 first", "250 Ok", "250 Ok", "354 go")
+        rest = await peer.reader.read()
+        assert rest == b""
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example")
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["sent"]), ("b@x.example", ["returned"])]
+        assert not session.usable
+
+
+async def test_a_streamed_body_is_followed_by_the_next_group_too() -> None:
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        assert (await peer.reader.readexactly(LARGE // 64 * 64 + 3)).endswith(b"\r\n.\r\n")
+        assert [await peer.line() for _ in GROUP] == GROUP
+        peer.say("250 2.0.0 first", "250 Ok", "250 Ok", "354 go")
+        await peer.data()
+        peer.say("250 2.0.0 second")
+        await peer.end()
+
+    async with session_with(play, timeouts=Timeouts(command=5, data=5, final=5)) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example", body=large(), size=LARGE)
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["sent"]), ("b@x.example", ["sent"])]
+
+
+@pytest.mark.parametrize("kept_back", [1, 4, 30])
+async def test_a_group_that_is_still_here_behind_the_dot_does_not_hide_whether_the_dot_has_left(kept_back: int) -> None:
+    # The kernel takes all but the last bytes of what was written: with a next group behind it the dot has left.
+    body = b"x" * 62 + b"\r\n" * 200_000
+
+    async def play(peer: Peer) -> None:
+        await peer.answer("250 Ok", "250 Ok", "354 go")
+        peer.writer.transport.pause_reading()
+        await asyncio.sleep(0.05)
+        transport = session._transport
+        whole = transport.get_write_buffer_size()
+        assert whole > 100
+        peer.reset()
+
+    async with session_with(play) as session:
+        sends = Sends(session)
+        sends.begin("a@x.example", body=body, size=len(body))
+        sends.begin("b@x.example")
+        assert await sends.all(2) == [("a@x.example", ["deferred"]), ("b@x.example", ["returned"])]

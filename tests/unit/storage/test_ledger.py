@@ -8,7 +8,7 @@ import pytest
 
 from spoold.core.outcome import Outcome, Result, failed
 from spoold.core.retry import DEFAULT
-from spoold.core.state import OnUncertain, Progress, RecipientState, after_outcome
+from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import DueRecipient, Record
@@ -29,8 +29,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def record(recipient: DueRecipient, outcome: Outcome) -> Record:
-    progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
-    transition = after_outcome(progress, outcome, DEFAULT, OnUncertain.RESEND, NOW)
+    transition = after_outcome(recipient, outcome, DEFAULT, OnUncertain.RESEND, NOW)
     return Record(recipient, transition, "default", "mx.example", NOW, True)
 
 
@@ -41,8 +40,8 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     store, ledger = Store(database), Ledger(database)
     assert [row.line for row in ledger.recipients(job_id)] == list(range(2, count + 2))
     found = store.due(job_id, NOW, (-1.0, -1), count)
-    await store.claim([each.id for each in found], "default", NOW)
-    await store.record([record(each, SENT) for each in found])
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    await store.journal.record([record(each, SENT) for each in found])
     attempts = list(ledger.attempts(job_id, 0))
     assert [row.address for row in attempts] == [f"to{n}@one.example" for n in range(count)]
     assert [row.id for row in ledger.attempts(job_id, attempts[9].id)] == [row.id for row in attempts[10:]]
@@ -54,7 +53,7 @@ async def test_claimed_recipients_are_sending_in_counts_and_list(database: Datab
     job_id = admit(database, "job", [f"to{n}@one.example" for n in range(5)], bad=1)
     store, ledger = Store(database), Ledger(database)
     found = store.due(job_id, NOW, (-1.0, -1), 2)
-    await store.claim([each.id for each in found], "default", NOW)
+    await store.journal.claim([each.id for each in found], "default", NOW)
     counts = {state: count for state, count in ledger.counts(job_id).items() if count}
     assert counts == {RecipientState.QUEUED: 3, RecipientState.SENDING: 2, RecipientState.FAILED: 1}
     assert [row.state for row in ledger.recipients(job_id)][:3] == [RecipientState.SENDING] * 2 + [
@@ -85,8 +84,8 @@ async def test_counts_read_beside_commits_always_add_up(database: Database) -> N
     started.wait(10)
     try:
         for each in store.due(job_id, NOW, (-1.0, -1), total):
-            assert await store.claim([each.id], "default", NOW) == [each.id]
-            await store.record([record(each, SENT)])
+            assert await store.journal.claim([each.id], "default", NOW) == [each.id]
+            await store.journal.record([record(each, SENT)])
     finally:
         ended.set()
         reader.join()
@@ -99,9 +98,9 @@ async def test_domains_and_replies_come_largest_first_and_within_their_limits(da
     job_id = admit(database, "job", addresses, bad=2)
     store, ledger = Store(database), Ledger(database)
     found = store.due(job_id, NOW, (-1.0, -1), 100)
-    await store.claim([each.id for each in found], "default", NOW)
+    await store.journal.claim([each.id for each in found], "default", NOW)
     refused = failed("5.2.2", "552 mailbox full")
-    await store.record([record(each, refused if each.domain == "mid.example" else SENT) for each in found])
+    await store.journal.record([record(each, refused if each.domain == "mid.example" else SENT) for each in found])
     domains = ledger.domains(job_id, 2)
     assert domains == [
         ("big.example", {RecipientState.SENT: 5}),
@@ -122,3 +121,38 @@ def test_job_without_attempts_has_none(database: Database) -> None:
     job_id = admit(database, "job", ["a@one.example"])
     assert Ledger(database).attempt_count(job_id) == (0, None, None)
     assert list(Ledger(database).attempts(job_id, 0)) == []
+
+
+async def test_attempts_are_counted_by_interval_and_only_once(database: Database) -> None:
+    job_id = admit(database, "job", [f"to{n}@one.example" for n in range(30)])
+    another = admit(database, "another", ["x@one.example"])
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 30)
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
+    records = [record(each, outcomes[n % 3])._replace(at=NOW + n) for n, each in enumerate(found)]
+    await store.journal.record(records[:20])
+    tallies, last = ledger.attempt_tallies(job_id, 0, NOW - 5, 10)
+    assert sorted(tallies) == [
+        (0, "failed", 2),
+        (0, "sent", 3),
+        (1, "failed", 3),
+        (1, "sent", 7),
+        (2, "failed", 2),
+        (2, "sent", 3),
+    ]
+    assert ledger.attempt_tallies(job_id, last, NOW - 5, 10) == ([], last)
+    await store.journal.record(records[20:])
+    tallies, again = ledger.attempt_tallies(job_id, last, NOW - 5, 10)
+    assert sum(count for _, _, count in tallies) == 10
+    assert again > last
+    assert ledger.attempt_tallies(another, 0, NOW, 1) == ([], 0)
+
+
+async def test_attempts_before_the_origin_have_intervals_of_their_own(database: Database) -> None:
+    job_id = admit(database, "job", ["a@one.example", "b@one.example"])
+    store, ledger = Store(database), Ledger(database)
+    found = store.due(job_id, NOW, (-1.0, -1), 2)
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    await store.journal.record([record(each, SENT)._replace(at=NOW - 0.5 + n) for n, each in enumerate(found)])
+    assert sorted(ledger.attempt_tallies(job_id, 0, NOW, 1)[0]) == [(-1, "sent", 1), (0, "sent", 1)]

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from spoold.core.outcome import Outcome, Result, deferred, failed, returned, unknown
 from spoold.core.retry import RetryPolicy
-from spoold.core.state import JobState, OnUncertain, Progress, RecipientState, Standing, after_outcome
+from spoold.core.state import JobState, OnUncertain, RecipientState, Standing, after_outcome
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database
 from spoold.storage.ledger import Ledger
@@ -48,9 +48,8 @@ def store(database: Database) -> Store:
 
 
 def record(recipient: DueRecipient, outcome: Outcome, now: float = NOW, hold: bool = False) -> Record:
-    progress = Progress(recipient.state, recipient.attempts, recipient.first_attempt_at)
     on_uncertain = OnUncertain.HOLD if hold else OnUncertain.RESEND
-    transition = after_outcome(progress, outcome, RETRY, on_uncertain, now)
+    transition = after_outcome(recipient, outcome, RETRY, on_uncertain, now)
     return Record(recipient, transition, "default", "mx.example", now, outcome.result is not Result.RETURNED)
 
 
@@ -65,7 +64,7 @@ def addresses(count: int) -> list[str]:
 async def test_of_many_who_claim_at_once_each_recipient_is_given_to_one(database: Database, store: Store) -> None:
     job_id = admit(database, "job", addresses(50))
     ids = [found.id for found in due(store, job_id)]
-    grants = await asyncio.gather(*(store.claim(ids[n % 7 :], "default", NOW) for n in range(20)))
+    grants = await asyncio.gather(*(store.journal.claim(ids[n % 7 :], "default", NOW) for n in range(20)))
     granted = [id_ for grant in grants for id_ in grant]
     assert sorted(granted) == ids
 
@@ -74,20 +73,20 @@ async def test_claim_is_refused_for_what_is_sent_waits_or_is_not_there(database:
     job_id = admit(database, "job", addresses(4), bad=1)
     sent, later, held, free = due(store, job_id)
     bad = id_in_job(job_id, 5)
-    assert await store.claim([sent.id, later.id, held.id], "default", NOW) == [sent.id, later.id, held.id]
-    await store.record([record(sent, OUTCOMES["sent"]), record(later, OUTCOMES["deferred"])])
-    await store.record([record(held, OUTCOMES["uncertain"], hold=True)])
+    assert await store.journal.claim([sent.id, later.id, held.id], "default", NOW) == [sent.id, later.id, held.id]
+    await store.journal.record([record(sent, OUTCOMES["sent"]), record(later, OUTCOMES["deferred"])])
+    await store.journal.record([record(held, OUTCOMES["uncertain"], hold=True)])
     everybody = [sent.id, later.id, held.id, free.id, bad, id_in_job(job_id, 99)]
-    assert await store.claim(everybody, "default", NOW + 59) == [free.id]
-    assert await store.claim(everybody, "default", NOW + 61) == [later.id]
-    assert await store.claim(everybody, "default", NOW + 10**9) == []
+    assert await store.journal.claim(everybody, "default", NOW + 59) == [free.id]
+    assert await store.journal.claim(everybody, "default", NOW + 61) == [later.id]
+    assert await store.journal.claim(everybody, "default", NOW + 10**9) == []
 
 
 async def test_outcome_is_in_the_recipient_the_attempt_and_the_counts(database: Database, store: Store) -> None:
     job_id = admit(database, "job", addresses(2))
     first, second = due(store, job_id)
-    await store.claim([first.id, second.id], "default", NOW)
-    await store.record([record(first, OUTCOMES["failed"]), record(second, OUTCOMES["returned"])])
+    await store.journal.claim([first.id, second.id], "default", NOW)
+    await store.journal.record([record(first, OUTCOMES["failed"]), record(second, OUTCOMES["returned"])])
     ledger = Ledger(database)
     counts = {state: count for state, count in ledger.counts(job_id).items() if count}
     assert counts == {RecipientState.FAILED: 1, RecipientState.QUEUED: 1}
@@ -108,8 +107,8 @@ async def test_recipients_come_in_order_of_their_time_in_pages_without_gap_or_re
 ) -> None:
     job_id = admit(database, "job", addresses(25))
     everybody = due(store, job_id)
-    await store.claim([found.id for found in everybody[:5]], "default", NOW)
-    await store.record([record(found, OUTCOMES["deferred"], NOW - 10) for found in everybody[:5]])
+    await store.journal.claim([found.id for found in everybody[:5]], "default", NOW)
+    await store.journal.record([record(found, OUTCOMES["deferred"], NOW - 10) for found in everybody[:5]])
     seen: list[int] = []
     after = FIRST
     while page := store.due(job_id, NOW + 100, after, 7):
@@ -124,8 +123,8 @@ async def test_jobs_know_nothing_of_each_other(database: Database, store: Store)
     one, two = admit(database, "one", addresses(3)), admit(database, "two", addresses(3))
     found = due(store, one)
     assert {job_of(each.id) for each in found} == {one}
-    await store.claim([each.id for each in found], "default", NOW)
-    await store.record([record(each, OUTCOMES["sent"]) for each in found])
+    await store.journal.claim([each.id for each in found], "default", NOW)
+    await store.journal.record([record(each, OUTCOMES["sent"]) for each in found])
     await store.stand(one, Standing(JobState.FINISHED), NOW)
     assert [job.name for job in store.live_jobs()] == ["two"]
     assert [job.name for job in store.done_jobs()] == ["one"]
@@ -171,12 +170,27 @@ async def test_end_of_a_job_spares_recipients_in_open_transactions(
 ) -> None:
     job_id = admit(database, "job", addresses(3))
     opened = due(store, job_id)[0]
-    await store.claim([opened.id], "default", NOW)
+    await store.journal.claim([opened.id], "default", NOW)
     assert await store.end_unsent(job_id, state, "the end") == 2
     assert await store.end_unsent(job_id, state, "the end") == 0
-    await store.record([record(opened, OUTCOMES["sent"])])
+    await store.journal.record([record(opened, OUTCOMES["sent"])])
     counts = {state: count for state, count in Ledger(database).counts(job_id).items() if count}
     assert counts == {RecipientState.SENT: 1, state: 2}
+
+
+async def test_expiry_spares_an_uncertain_recipient_that_is_being_sent_again(database: Database, store: Store) -> None:
+    job_id = admit(database, "job", addresses(2))
+    first, second = due(store, job_id)
+    await store.journal.claim([first.id, second.id], "default", NOW)
+    await store.journal.record([record(each, OUTCOMES["uncertain"], hold=True) for each in (first, second)])
+    assert await store.retry_now(job_id, NOW, uncertain=True) == 2
+    again = due(store, job_id)[0]
+    await store.journal.claim([again.id], "default", NOW)
+    assert await store.end_unsent(job_id, RecipientState.EXPIRED, "the end") == 1
+    assert await store.end_unsent(job_id, RecipientState.EXPIRED, "the end") == 0
+    await store.journal.record([record(again, OUTCOMES["sent"])])
+    counts = {state: count for state, count in Ledger(database).counts(job_id).items() if count}
+    assert counts == {RecipientState.SENT: 1, RecipientState.EXPIRED: 1}
 
 
 # --- any order of events ----------------------------------------------------------------------------------------------
@@ -205,7 +219,8 @@ class Life(RuleBasedStateMachine):
 
     def run(self, call: str, *arguments: object, **options: object) -> object:
         async def wait() -> object:
-            return await getattr(self.store, call)(*arguments, **options)
+            owner = self.store.journal if hasattr(self.store.journal, call) else self.store
+            return await getattr(owner, call)(*arguments, **options)
 
         return self.loop.run_until_complete(wait())
 

@@ -1,0 +1,192 @@
+"""Prints the jobs' pages, report/index.html, in a thread and on a clock of its own.
+
+A page costs more than the other reports and is looked at less often. So it is written at most every `_EVERY` seconds, and
+all pages together take a fixed share of one core, however many jobs there are. Only where a job changes its folder its
+page is written there and then, by whoever moves it.
+"""
+
+import threading
+import time
+from datetime import datetime, tzinfo
+from itertools import islice
+from typing import Self
+
+from spoold.agent.event import log
+from spoold.core.completeness import REPORT
+from spoold.report.page import DOMAINS, RECIPIENTS, JobView, job_page, prepare
+from spoold.report.statistics import REPLIES
+from spoold.report.status import Status
+from spoold.report.timeline import Timeline
+from spoold.storage.ledger import Ledger
+from spoold.storage.spooldir import FOLDERS, Spool
+
+NAME = "index.html"
+_EVERY = 5.0
+#: After a page the thread rests for so many times what the page took.
+_REST = 20.0
+#: Recipients of a job whose first page is made beside its other reports.
+_SMALL = 200
+#: A change of the expected end by less than so many seconds is no reason for a new page.
+_ETA_SHOWN = 60.0
+_Gist = tuple[object, ...]
+
+
+class Press:
+    """See the module. A job is offered again and again; of what was offered only the newest counts, and only where it says
+    something new."""
+
+    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._offers: dict[int, Status] = {}
+        self._printed: dict[int, tuple[float, _Gist]] = {}
+        self._timelines: dict[int, Timeline] = {}
+        self._stirred = threading.Condition()
+        #: Held from the first read to the last write: a page never takes the place of a newer one.
+        self._printing = threading.Lock()
+        self._ceased = False
+        self._thread = threading.Thread(target=self._run, name="press", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cease()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cease(self) -> None:
+        """Write no more; a page that is being written is left to itself."""
+        with self._stirred:
+            self._ceased = True
+            self._stirred.notify()
+
+    def finish(self) -> None:
+        """Write all that was offered, then no more. For a thread."""
+        self.cease()
+        self._thread.join()
+        for job_id in list(self._offers):
+            self._print_offered(job_id)
+
+    def offer(self, status: Status) -> None:
+        """This is where a job stands: write its page when its time has come."""
+        job_id = status.job.id
+        with self._stirred:
+            printed = self._printed.get(job_id)
+            if job_id not in self._offers and printed is not None and printed[1] == _gist(status):
+                return  # the page says so already
+            self._offers[job_id] = status
+            self._stirred.notify()
+
+    def wants(self, status: Status) -> bool:
+        """Whether a job has no page of this process yet and is so small that it need not wait for one."""
+        return status.job.total <= _SMALL and status.job.id not in self._printed
+
+    def print_now(self, status: Status, report: int, *, durable: bool) -> None:
+        """Write a job's page into the folder `report` before returning. Raises OSError."""
+        job = status.job
+        with self._printing:
+            self._withdraw(job.id)
+            self._print(status, report, durable=durable)
+            if job.state.final:
+                self._forget(job.id)
+            else:
+                self._note(status)
+
+    def _withdraw(self, job_id: int) -> Status | None:
+        with self._stirred:
+            return self._offers.pop(job_id, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._stirred:
+                if self._ceased:
+                    return
+                job_id, pause = self._next()
+                if job_id is None:
+                    self._stirred.wait(pause)
+                    continue
+            prepare()
+            begun = time.monotonic()
+            self._print_offered(job_id)
+            rest = begun + (1 + _REST) * (time.monotonic() - begun)
+            with self._stirred:
+                while not self._ceased and (left := rest - time.monotonic()) > 0:
+                    self._stirred.wait(left)
+
+    def _next(self) -> tuple[int | None, float | None]:
+        """The job whose page has waited for longest, or how long to wait, None for as long as nothing is offered."""
+        if not self._offers:
+            return None, None
+        job_id = min(self._offers, key=self._printed_at)
+        wait = self._printed_at(job_id) + _EVERY - time.monotonic()
+        return (job_id, None) if wait <= 0 else (None, wait)
+
+    def _print_offered(self, job_id: int) -> None:
+        try:
+            with self._printing:
+                status = self._withdraw(job_id)
+                if status is None:
+                    return
+                self._note(status)
+                name = status.job.name
+                here = self._spool.find(name, FOLDERS[1:])
+                if here is None:
+                    self._forget(job_id)
+                    return
+                with self._spool.job(here, name) as root, self._spool.files.directory(root, (REPORT,)) as report:
+                    self._print(status, report, durable=False)
+        except FileNotFoundError:
+            return  # it moves just now, and whoever moves it writes it
+        except OSError as error:
+            log("report.failed", job=job_id, error=f"{error.strerror or error} ({NAME})")
+        except Exception as error:  # noqa: BLE001 - one page must not end all others
+            if not self._ceased:
+                log("agent.task_failed", where="page", error=f"{type(error).__name__}: {error}")
+
+    def _print(self, status: Status, report: int, *, durable: bool) -> None:
+        job_id = status.job.id
+        attempts, first, _ = self._ledger.attempt_count(job_id)
+        view = JobView(
+            status=status,
+            domains=self._ledger.domains(job_id, DOMAINS),
+            replies=self._ledger.replies(job_id, REPLIES),
+            attempts=attempts,
+            timeline=None if first is None else self._timeline(job_id, first, status.zone),
+            recipients=islice(self._ledger.recipients(job_id), RECIPIENTS),
+        )
+        self._spool.files.replace(report, NAME, job_page(view), durable=durable)
+
+    def _timeline(self, job_id: int, first: float, zone: tzinfo) -> Timeline:
+        """The job's timeline with the attempts since the last look."""
+        timeline = self._timelines.get(job_id)
+        if timeline is None:
+            timeline = self._timelines[job_id] = Timeline(_midnight(first, zone))
+        while True:
+            tallies, last_id = self._ledger.attempt_tallies(job_id, timeline.last_id, timeline.origin, timeline.width)
+            if last_id == timeline.last_id:
+                return timeline
+            timeline.add(tallies, last_id)
+
+    def _printed_at(self, job_id: int) -> float:
+        found = self._printed.get(job_id)
+        return float("-inf") if found is None else found[0]
+
+    def _note(self, status: Status) -> None:
+        self._printed[status.job.id] = (time.monotonic(), _gist(status))
+
+    def _forget(self, job_id: int) -> None:
+        self._printed.pop(job_id, None)
+        self._timelines.pop(job_id, None)
+
+
+def _gist(status: Status) -> _Gist:
+    job = status.job
+    eta = None if status.eta is None else status.eta // _ETA_SHOWN
+    return (job.standing, job.since, job.warnings, status.relay_error, status.zone, eta, tuple(status.counts.values()))
+
+
+def _midnight(at: float, zone: tzinfo) -> float:
+    return datetime.fromtimestamp(at, zone).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()

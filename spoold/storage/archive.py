@@ -1,0 +1,77 @@
+"""Reading the database from beside the agent: what a job that is done was made of. Writes nothing, needs no lock."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import orjson
+
+from spoold.core.message import MessageFacts
+from spoold.core.state import RecipientState
+from spoold.storage.database import Database, DatabaseError
+from spoold.storage.record import JobRow, id_range
+from spoold.storage.spooldir import Spool
+from spoold.storage.store import Store
+
+_CHUNK = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A recipient as it came; `extra` has its other columns, `message` the path of the message that it was to get."""
+
+    address: str
+    message: str | None
+    extra: dict[str, str]
+
+
+class Archive:
+    """See the module. A context manager; raises DatabaseError where no agent has ever run."""
+
+    def __init__(self, spool: Spool) -> None:
+        if not spool.database.exists():
+            raise DatabaseError(f"{spool.path}: no agent has ever run on this spool")
+        self._database = Database(spool.database)
+        self._store = Store(self._database)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def job(self, name: str) -> JobRow | None:
+        """The accepted job of this name."""
+        job_id = next((job_id for job_id, other, _ in self._store.places() if other == name), None)
+        return None if job_id is None else self._store.job(job_id)
+
+    def ended_before(self, moment: float) -> list[str]:
+        """The names of the jobs that were done before the moment, POSIX seconds."""
+        return sorted(name for _, name in self._store.ended_before(moment))
+
+    def recipients(self, job_id: int, states: Sequence[RecipientState]) -> Iterator[Recipient]:
+        """Those in one of `states`, in the order of the file."""
+        low, high = id_range(job_id)
+        wanted = orjson.dumps([int(state) for state in states]).decode()
+        with self._database.reading() as reader:
+            while True:
+                rows = reader.execute(
+                    "SELECT r.id, r.address, m.path, r.extra FROM recipient r LEFT JOIN message m ON m.id = r.message_id"
+                    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
+                    (low, high, wanted, _CHUNK),
+                ).fetchall()
+                for _, address, message, extra in rows:
+                    yield Recipient(address, message, orjson.loads(extra) if extra else {})
+                if len(rows) < _CHUNK:
+                    return
+                low = rows[-1][0] + 1
+
+    def facts(self, job_id: int, path: str) -> MessageFacts | None:
+        """What was found out about a message of the job, None if it cannot be sent."""
+        low, high = id_range(job_id)
+        with self._database.reading() as reader:
+            row = reader.execute(
+                "SELECT size, eight_bit, eight_bit_header, added FROM message WHERE id BETWEEN ? AND ? AND path = ?",
+                (low, high, path),
+            ).fetchone()
+        return None if row is None or row[0] is None else MessageFacts(row[0], bool(row[1]), bool(row[2]), row[3])

@@ -1,0 +1,46 @@
+"""Many rows in one statement.
+
+Python gives up its lock at every step of a statement, and another busy thread may keep it for milliseconds: a statement
+a row makes a commit of a hundred rows wait a hundred times. Rows go in slabs of a few fixed sizes, the last one padded,
+so that each statement is prepared once.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Slab:
+    """A statement with a list of rows in it: `head`, `row` once a row, separated by commas, `tail`.
+
+    It must do nothing for a row of NULLs.
+    """
+
+    def __init__(self, head: str, row: str, tail: str) -> None:
+        self._statements = {size: f"{head} {', '.join([row] * size)} {tail}" for size in _SIZES}
+        self._padding = (None,) * row.count("?")
+
+    def run(
+        self,
+        connection: sqlite3.Connection,
+        rows: Sequence[Sequence[Any]],
+        before: Sequence[Any] = (),
+        after: Sequence[Any] = (),
+    ) -> int:
+        """Run it for all `rows`; `before` and `after` are bound around them. Returns the number of rows changed."""
+        changed = 0
+        for start in range(0, len(rows), _SIZES[-1]):
+            piece = rows[start : start + _SIZES[-1]]
+            size = next(size for size in _SIZES if size >= len(piece))
+            values = (*before, *chain.from_iterable(piece), *self._padding * (size - len(piece)), *after)
+            changed += connection.execute(self._statements[size], values).rowcount
+        return changed
+
+
+def insert(into: str, width: int, also: str = "") -> Slab:
+    """A slab that inserts rows of `width` values, the first of which is never NULL."""
+    row = f"({', '.join('?' * width)})"
+    return Slab(f"INSERT INTO {into} SELECT * FROM (VALUES", row, f") WHERE column1 IS NOT NULL {also}")  # noqa: S608
