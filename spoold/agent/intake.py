@@ -6,7 +6,7 @@ Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from spoold.agent.acceptance import Settings, is_large
@@ -18,6 +18,7 @@ from spoold.agent.projector import Projector
 from spoold.agent.taking import drop_claim, give_back
 from spoold.core.problem import printable
 from spoold.storage.admission import Admission
+from spoold.storage.files import Kind
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -26,7 +27,8 @@ _BATCH = 50
 
 
 class Intake:
-    """See the module. `accepted` is told the ids of the new jobs that are to be sent, from a worker thread."""
+    """See the module. `accepted` is told the ids of the new jobs that are to be sent, `follow` the folders of an upload that is
+    not complete yet; both from worker threads."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Intake:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         accepted: Callable[[list[int]], None],
+        follow: Callable[[str, Iterable[str]], None],
         reserve: int,
     ) -> None:
         self._spool = spool
@@ -46,6 +49,7 @@ class Intake:
         self._settings = settings
         self._monotonic = monotonic
         self._accepted = accepted
+        self._follow = follow
         self._enlistment = Enlistment(
             spool, admission, projector, clock=clock, monotonic=monotonic, enlisted=self._enlisted
         )
@@ -158,6 +162,8 @@ class Intake:
         verdict = seen.verdict
         if verdict.rule is None:
             upload.waits_for = verdict.waits_for
+            folders = (name for name, entry in seen.entries.items() if entry.kind is Kind.DIRECTORY)
+            self._follow(upload.name, ("", *folders))
             # Notification may fail and network file systems have none: look again soon, but not all the time.
             cost = self._monotonic() - begun
             soonest = max(1.0, 10 * cost)

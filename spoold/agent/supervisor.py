@@ -153,6 +153,7 @@ class Supervisor:
             changed=self._projector.changed,
             moved=lambda job_id: self._projector.changed(job_id, moved=True),
         )
+        self._watcher = Watcher(self._spool, self._loop, self._stirred)
         self._intake = Intake(
             self._spool,
             admission,
@@ -161,6 +162,7 @@ class Supervisor:
             clock=self._clock,
             monotonic=self._monotonic,
             accepted=lambda job_ids: self._soon(self._accepted, job_ids),
+            follow=self._watcher.follow,
             reserve=self._reserve,
         )
         self._bulletin = Bulletin(
@@ -174,7 +176,6 @@ class Supervisor:
             clock=self._clock,
             defaults=lambda: self._configuration.defaults,
         )
-        self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(
             self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
@@ -243,7 +244,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 try:
-                    await self._loop.run_in_executor(self._threads, self._watcher.start)
+                    self._watcher.start()
                 except OSError as error:
                     log("watch.failed", error=error.strerror or str(error))
                 parts = [
