@@ -70,13 +70,17 @@ class Intake:
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 
-    def hint(self, name: str, *, renamed_in: bool = False) -> None:
-        """Something stirred in the upload `name`; `renamed_in` says that its folder was renamed in from tmp/."""
+    def hint(self, name: str, *, renamed_in: bool | None = None) -> None:
+        """Something stirred in the upload `name`; `renamed_in` says how itself came, or that it is no longer there: True
+        if it was renamed in from outside new/.
+        """
         if renamed_in:
             self._renamed.add(name)
+        elif renamed_in is not None:
+            self._renamed.discard(name)
         upload = self._uploads.get(name)
         if upload is not None:
-            upload.renamed_in = upload.renamed_in or renamed_in
+            upload.renamed_in = upload.renamed_in or bool(renamed_in)
             upload.look_at = 0.0
 
     def scan(self) -> float | None:
@@ -139,6 +143,8 @@ class Intake:
                 if complete is None:
                     upload.busy = False
                 else:
+                    # The next folder of this name has to show by itself how it came.
+                    self._renamed.discard(upload.name)
                     (large if is_large(complete.seen.entries) else small).append(complete)
         for one in large:
             self._large_threads.submit(self._enlistment.enlist, [one], self._settings)

@@ -310,7 +310,7 @@ class Supervisor:
             await asyncio.sleep(_CONTROL_EVERY)
             await self._orders.obey()
 
-    def _stirred(self, upload: str, renamed_in: bool) -> None:
+    def _stirred(self, upload: str, renamed_in: bool | None) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
         self._scan_now.set()
 

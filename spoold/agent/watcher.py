@@ -27,9 +27,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watcher:
-    """Tells `stirred(upload, renamed_in)` on the event loop; without a name if it does not know of which upload."""
+    """Tells `stirred(upload, renamed_in)` on the event loop.
 
-    def __init__(self, spool: Spool, loop: AbstractEventLoop, stirred: Callable[[str, bool], None]) -> None:
+    `renamed_in` is True for a folder (or a message file) that came into new/ by a rename from outside, False for an
+    upload that came otherwise or has gone, None for a change inside one. Without a name, something was missed.
+    """
+
+    def __init__(self, spool: Spool, loop: AbstractEventLoop, stirred: Callable[[str, bool | None], None]) -> None:
         self._root = os.path.join(os.fsencode(spool.path.resolve()), b"new")
         self._loop = loop
         self._stirred = stirred
@@ -88,19 +92,20 @@ class Watcher:
 
     def _tell(self, watch: int, mask: int, cookie: int, name: bytes) -> None:
         if mask & _OVERFLOW:
-            self._stirred("", False)
+            self._stirred("", None)
         elif mask & _IGNORED:
             self._uploads.pop(watch, None)
         elif watch != self._new:
             if (upload := self._uploads.get(watch)) is not None:
-                self._stirred(upload, False)
-        elif mask & _MOVED_FROM:
-            # If it only got another name, its second half comes next.
-            self._moved_away = cookie
-        elif not name.startswith(b"."):
-            here = mask & _MOVED_TO and cookie != self._moved_away
-            whole = mask & _ISDIR or name.lower().endswith(os.fsencode(SUFFIX))
-            self._stirred(os.fsdecode(name), bool(here and whole))
+                self._stirred(upload, None)
+        else:
+            if mask & _MOVED_FROM:
+                # If it only got another name, its second half comes next.
+                self._moved_away = cookie
+            if not name.startswith(b"."):
+                here = mask & _MOVED_TO and cookie != self._moved_away
+                whole = mask & _ISDIR or name.lower().endswith(os.fsencode(SUFFIX))
+                self._stirred(os.fsdecode(name), bool(here and whole))
 
 
 def _error() -> OSError:
