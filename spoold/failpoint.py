@@ -35,6 +35,8 @@ NAMES = (
     "before-report",
     "report-written",
     "attempts-appended",
+    "notice-named",
+    "notice-written",
 )
 
 _name, _, _rest = os.environ.get("SPOOLD_FAILPOINT", "").partition(":")

@@ -68,11 +68,6 @@ class BodyReader:
             await self._keep_root(job)
         return [read[message.id] if body is None else body for (_, message), body in zip(wanted, bodies, strict=True)]
 
-    def close(self) -> None:
-        """Give up the descriptors."""
-        while self._roots:
-            os.close(self._roots.popitem()[1])
-
     def _at_once(self, job: str, message: Message) -> Body | None:
         """A body for which nobody has to wait: kept here, in the kernel's memory, or read as it is sent."""
         if message.size > WHOLE:

@@ -1,7 +1,7 @@
 """What the agent says of itself: SPOOL/status.json, metrics.prom and index.html, and one line for the service manager."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import tzinfo
 
 from markupsafe import Markup
@@ -10,8 +10,10 @@ from spoold import __version__
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.intake import Intake
+from spoold.agent.tally import Tally
 from spoold.core.problem import printable
-from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state, metrics
+from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state
+from spoold.report.metric import Now, Queue, metrics, queue_of
 from spoold.report.page import prepare, spool_page
 from spoold.report.row import JobLine, job_rows
 from spoold.storage.record import JobRow
@@ -34,6 +36,7 @@ class Bulletin:
         store: Store,
         dispatcher: Dispatcher,
         intake: Intake,
+        tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -42,10 +45,12 @@ class Bulletin:
         self._store = store
         self._dispatcher = dispatcher
         self._intake = intake
+        self._tally = tally
         self._clock = clock
         self._monotonic = monotonic
         self._started_at = clock()
         self._jobs: tuple[int, tzinfo, JobsState] | None = None
+        self._queue = Queue({}, {})
         self._lines: tuple[tuple[int, tzinfo], tuple[Markup, Markup, bool]] | None = None
         self._page_at = float("-inf")
 
@@ -58,11 +63,11 @@ class Bulletin:
         )
         return text + (f"; relay down: {', '.join(down)}" if down else "")
 
-    def write(self, word: str, warnings: Sequence[str], zone: tzinfo) -> None:
+    def write(self, word: str, zone: tzinfo) -> None:
         """Write the files; `word` is running, stopping or stopped. For a thread."""
         now = self._clock()
         since = now - self._monotonic()
-        warnings = list(warnings)
+        warnings = []
         if self._dispatcher.disk_full:
             warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
         state = AgentState(
@@ -93,7 +98,7 @@ class Bulletin:
         files = self._spool.files
         try:
             files.replace(self._spool.root, "status.json", [agent_json(state, zone)])
-            files.replace(self._spool.root, "metrics.prom", [metrics(state)])
+            files.replace(self._spool.root, "metrics.prom", [self._metrics(state)])
             if word != "running" or self._monotonic() >= self._page_at:
                 self._write_page(state, zone)
         except OSError as error:
@@ -103,8 +108,24 @@ class Bulletin:
         """Read anew only when something was committed: an idle agent with many jobs costs next to nothing."""
         commits = self._store.commits
         if self._jobs is None or self._jobs[:2] != (commits, zone):
-            self._jobs = (commits, zone, jobs_state(self._store.live_jobs(), self._store.done_jobs(), zone))
+            live = self._store.live_jobs()
+            state = jobs_state(live, self._store.done_jobs(), zone)
+            ways = self._ways()
+            self._queue = queue_of(live, ways)
+            # One that has just been accepted may not have its relay yet; then it is looked at once more.
+            self._jobs = (commits, zone, state) if all(job.id in ways for job in live) else None
+            return state
         return self._jobs[2]
+
+    def _ways(self) -> dict[int, tuple[str, float]]:
+        """Of each live job by id: its relay, and from when on it could be sent."""
+        home = self._dispatcher.routes.home
+        return {job.id: (home(job), job.sendable_from) for job in list(self._dispatcher.jobs.values())}
+
+    def _metrics(self, state: AgentState) -> bytes:
+        spool = printable(os.path.abspath(self._spool.path), 500)
+        now = Now(self._dispatcher.open, self._dispatcher.throttled)
+        return metrics(state, spool, self._queue, now, self._tally.figures(relay.name for relay in state.relays))
 
     def _write_page(self, state: AgentState, zone: tzinfo) -> None:
         prepare()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from spoold.agent.body import Body, BodyReader
+from spoold.agent.body import WHOLE, Body, BodyReader
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
 from spoold.core.outcome import Fault, FaultKind, Outcome, Result, deferred
@@ -28,6 +28,8 @@ from spoold.storage.record import DueRecipient, Record
 
 #: An idle connection is kept so long, in seconds: relays close theirs after 300 at the least (RFC 5321 §4.5.3.2.7).
 IDLE = 10.0
+#: A connection that has been at its message for longer than this gets none in line behind it, in seconds.
+_LONG = 2.0
 #: A connection that takes longer than this to open is reported before it fails, so that nobody waits without knowing.
 SUSPECT = 3.0
 
@@ -52,7 +54,10 @@ class _Lane:
 
     session: Session
     load: int = 0
-    idle_since: float = 0.0
+    since: float = 0.0
+    """When it last became free of a message, or got its first; monotonic."""
+    large: bool = False
+    """The last message that it got takes a while."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -169,7 +174,7 @@ class Delivery:
         session = await self._connect()
         if session is None:
             return
-        lane = _Lane(session, idle_since=self._monotonic())
+        lane = _Lane(session, since=self._monotonic())
         session.on_end = partial(self._look_at_lane, lane)
         self._lanes.append(lane)
         self._look_at_lane(lane)
@@ -187,12 +192,12 @@ class Delivery:
         if not lane.session.usable or not self._usable():
             lane.ended.set()
             return
-        lane.idle_since = self._monotonic()
         if self._sweeper is None:
             self._sweep_in(IDLE)
 
     def _free(self, lane: _Lane) -> None:
         lane.load -= 1
+        lane.since = self._monotonic()
         self._look_at_lane(lane)
 
     def _end_idle(self) -> None:
@@ -208,9 +213,9 @@ class Delivery:
         idle = [lane for lane in self._lanes if not lane.load and not lane.ended.is_set()]
         before = self._monotonic() - IDLE + 0.01
         for lane in idle:
-            if lane.idle_since <= before:
+            if lane.since <= before:
                 lane.ended.set()
-        rest = [lane.idle_since for lane in idle if lane.idle_since > before]
+        rest = [lane.since for lane in idle if lane.since > before]
         if rest:
             self._sweep_in(min(rest) - before)
 
@@ -296,19 +301,26 @@ class Delivery:
     def _take(self) -> list[_Claim]:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
         claims: list[_Claim] = []
+        now = self._monotonic()
         for load in (0, 1):
             for number, lane in enumerate(self._lanes):
-                if lane.load != load or load >= lane.session.depth or not lane.session.usable or lane.ended.is_set():
+                if lane.load != load or not lane.session.usable or lane.ended.is_set():
                     continue
                 if number >= self._concurrency.width:
                     if not load:
                         lane.ended.set()
                     continue
+                # Nobody gets in line behind what takes long.
+                if load and (lane.session.depth == 1 or lane.large or now - lane.since > _LONG):
+                    continue
                 found = self._work.claim(self)
                 if found is None:
                     return claims
+                claim = _Claim(lane, *found)
                 lane.load += 1
-                claims.append(_Claim(lane, *found))
+                lane.since = now
+                lane.large = claim.recipients[0].message.size > WHOLE
+                claims.append(claim)
         return claims
 
     async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
@@ -322,7 +334,10 @@ class Delivery:
                 self._free(claim.lane)
             raise
         for claim, body in zip(claims, bodies, strict=True):
-            self._begin(self._granted(claim, granted), body)
+            try:
+                self._begin(self._granted(claim, granted), body)
+            except DatabaseError:
+                self._free(claim.lane)
 
     def _granted(self, claim: _Claim, granted: set[int]) -> _Claim:
         missing = [id_ for id_ in claim.ids if id_ not in granted]

@@ -18,9 +18,10 @@ from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
 from spoold.agent.limiter import Limiter, room, speed
 from spoold.agent.live import LiveJob, Terms
-from spoold.agent.reader import LOW, Reader
+from spoold.agent.reader import Reader
 from spoold.agent.rotation import Rotation
 from spoold.agent.route import Routes
+from spoold.agent.tally import Limit, Tally
 from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
@@ -45,6 +46,7 @@ class Dispatcher:
         limiter: Limiter,
         bodies: BodyReader,
         threads: ThreadPoolExecutor,
+        tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -55,6 +57,7 @@ class Dispatcher:
         self._limiter = limiter
         self._bodies = bodies
         self._threads = threads
+        self._tally = tally
         self._clock = clock
         self._monotonic = monotonic
         self._changed = changed
@@ -142,8 +145,18 @@ class Dispatcher:
 
     @property
     def open(self) -> int:
-        """Recipients in open transactions."""
-        return sum(len(job.open) for job in self.jobs.values())
+        """Recipients in open transactions. For any thread."""
+        return sum(len(job.open) for job in list(self.jobs.values()))
+
+    @property
+    def throttled(self) -> int:
+        """Jobs that could be sent now, but for a rate. For any thread."""
+        now = self._clock()
+        return sum(
+            job.standing.state is JobState.SENDING
+            and (job.throttled_until > now or self._paused.get(self.routes.route(self.routes.home(job)), 0.0) > now)
+            for job in list(self.jobs.values())
+        )
 
     @property
     def idle(self) -> bool:
@@ -308,6 +321,7 @@ class Dispatcher:
         now = self._clock()
         shared = self._limiter.of_relay(delivery.relay.name)
         if (at := self._limiter.permit(shared, now)) > now:
+            self._tally.waits(Limit.RELAY, at - now)
             self._paused[delivery.relay.name] = at
             self._kick.set()
             return None
@@ -318,11 +332,13 @@ class Dispatcher:
                     continue
                 limits = shared + self._limiter.of_job(job.id, job.terms.rate)
                 if (at := self._limiter.permit(limits, now)) > now:
+                    self._tally.waits(Limit.JOB, at - now)
                     self._throttle(job, at)
                     continue
                 claim = self._pick(job, room(limits, delivery.limit), now)
                 if not claim:
                     if (at_lane := job.backlog.permits_at()) is not None:
+                        self._tally.waits(Limit.DOMAIN, max(at_lane - now, 0.0))
                         self._throttle(job, at_lane)
                     self.touch(job)
                     continue
@@ -330,7 +346,7 @@ class Dispatcher:
                 job.opened(claim)
                 if job.backlog:
                     rotation.push(job)
-                if job.backlog.short < LOW:
+                if job.is_short:
                     self.touch(job)
                 return job, claim
         return None
@@ -394,6 +410,7 @@ class Dispatcher:
 
     def recorded(self, job: LiveJob, records: list[Record]) -> None:
         """Outcomes are durable."""
+        self._tally.recorded(records, job.sendable_from)
         for record in records:
             transition = record.transition
             job.open.discard(record.recipient.id)
@@ -405,7 +422,7 @@ class Dispatcher:
             if transition.due_at is not None:
                 job.due_at(transition.due_at)
         self._changed(job.id)
-        if not job.open or job.backlog.short < LOW:
+        if not job.open or job.is_short:
             self.touch(job)
 
     def relay_changed(self) -> None:

@@ -14,7 +14,20 @@ from spoold.agent.acceptance import Acceptance, Accepted, Prepared, Settings
 from spoold.agent.event import log
 from spoold.agent.inbox import Seen, Upload
 from spoold.agent.projector import Projector
-from spoold.agent.taking import ChangedError, Taken, Taking, claim, digest, drop_claim, give_back, secure, take
+from spoold.agent.taking import (
+    ChangedError,
+    Taken,
+    Taking,
+    claim,
+    digest,
+    give_back,
+    make_way,
+    remove_rest,
+    secure,
+    set_aside,
+    take,
+)
+from spoold.agent.tally import Tally
 from spoold.core.completeness import Rule
 from spoold.core.problem import printable
 from spoold.core.state import JobState
@@ -56,6 +69,7 @@ class Enlistment:
         spool: Spool,
         admission: Admission,
         projector: Projector,
+        tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -64,6 +78,7 @@ class Enlistment:
         self._spool = spool
         self._admission = admission
         self._projector = projector
+        self._tally = tally
         self._monotonic = monotonic
         self._enlisted = enlisted
         self._acceptance = Acceptance(spool, admission, clock=clock)
@@ -75,6 +90,8 @@ class Enlistment:
         """
         batch = self._each(batch, self._claim)
         batch = self._together(batch, lambda: self._sync("new"))
+        batch = self._each(batch, self._make_way)
+        batch = self._together(batch, lambda: self._sync("active"))
         batch = self._each(batch, self._bring)
         batch = self._together(batch, lambda: secure(self._spool, [one.taking for one in batch if one.taking]))
         batch = self._each(batch, functools.partial(self._prepare, settings))
@@ -84,13 +101,17 @@ class Enlistment:
         """Put accepted jobs where they belong. From here on nothing goes back: what fails is tried again."""
         batch = self._each(batch, self._place)
         batch = self._together(batch, lambda: self._sync("active", *{one.job.state.folder for one in batch}))
-        batch = self._each(batch, self._clean)
+        batch = self._each(batch, lambda one: set_aside(self._spool, one.name, one.job.name))
         batch = self._together(batch, lambda: self._sync("new"))
         batch = self._each(batch, self._report)
         batch = self._together(batch, lambda: self._admission.settle([one.job.job_id for one in batch]))
         for one in batch:
-            _tell(one.job, one.rule)
+            job = one.job
+            self._tally.took(job.state, job.admitted.standing.reason, job.recipients)
+            _tell(job, one.rule)
         self._enlisted(batch)
+        for one in batch:
+            self._remove_rest(one)
 
     def _each(self, batch: list[Complete], step: Callable[[Complete], None]) -> list[Complete]:
         """The step for each by itself; returns those with which it went well."""
@@ -128,10 +149,17 @@ class Enlistment:
                     continue
                 if one.prepared is not None:
                     self._acceptance.discard(one.prepared.job_id)
-                back = give_back(self._spool, one.name)
-                if back != one.name:
-                    log("upload.problem", upload=printable(one.name), problem=f"was put back as {printable(back)}")
+                # Where even that fails, it is tried again: nobody else looks at a claimed upload before the next start.
+                one.upload.finish = functools.partial(self._return, one)
+                with contextlib.suppress(OSError):
+                    one.upload.finish()
             raise
+
+    def _return(self, one: Complete) -> None:
+        back = give_back(self._spool, one.name)
+        one.upload.finish = None
+        if back != one.name:
+            log("upload.problem", upload=printable(one.name), problem=f"was put back as {printable(back)}")
 
     def _sync(self, *folders: str) -> None:
         for folder in set(folders):
@@ -164,12 +192,13 @@ class Enlistment:
     def _claim(self, one: Complete) -> None:
         one.name = claim(self._spool, one.upload.name)
 
+    def _make_way(self, one: Complete) -> None:
+        make_way(self._spool, one.name, one.seen.entries.values())
+
     def _bring(self, one: Complete) -> None:
+        # Of one that is too large to be looked at nothing is taken; it gets its report.
         if one.seen.entries:
             one.taking = take(self._spool, one.name, one.seen.entries.values(), one.seen.owner)
-        else:
-            # Too large to be looked at: nothing of it is taken but its report.
-            self._spool.files.make_directory(self._spool.fd("active"), TAKE + one.name)
 
     def _prepare(self, settings: Settings, one: Complete) -> None:
         taken = Taken({}, os.urandom(32)) if one.taking is None else digest(self._spool, one.taking)
@@ -192,9 +221,9 @@ class Enlistment:
         if spool.files.stat(spool.fd("active"), (TAKE + one.name,)) is not None:
             spool.files.rename(spool.fd("active"), TAKE + one.name, spool.fd(one.job.state.folder), one.job.name)
 
-    def _clean(self, one: Complete) -> None:
+    def _remove_rest(self, one: Complete) -> None:
         try:
-            drop_claim(self._spool, one.name, one.job.name)
+            remove_rest(self._spool, one.job.name)
         except OSError as error:
             # Another user's folder that the agent may not empty: it was copied, and is never looked at again.
             problem = f"was taken; it cannot be removed: {error.strerror}"

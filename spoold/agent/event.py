@@ -38,6 +38,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "relay.up": ("info", "the relay can be used again"),
     "relay.limit": ("info", "the relay takes fewer recipients in a message than configured; `recipients` is the new limit"),
     "relay.connections": ("info", "the relay refuses more connections; `connections` is the number for the next minute"),
+    "notice.failed": ("error", "the summary mail of a `job` that ended could not be written; it is tried again; `error`"),
+    "spool.failed": ("error", "a folder of the spool could not be used; it is tried again; `where`, `error`"),
     "report.failed": ("error", "a report could not be written; it is tried again; `job`, `error`"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ Job errors and recipient errors are kept apart (CONTRACT §2): the former reject
 Recipients go to a sink chunk by chunk; memory stays flat.
 """
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -212,8 +213,11 @@ class Examination:
 
 
 def _why(error: OSError) -> str:
+    """What an error says of the upload; raised again where it says something of this machine, at this moment."""
     if isinstance(error, FileNotFoundError):
         return "is missing"
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied); copy with `rsync --chmod=D2770,F0660`"
-    return f"cannot be read: {error.strerror}"
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return f"cannot be read: {error.strerror}"
+    raise error

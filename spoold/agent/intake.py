@@ -6,6 +6,7 @@ Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,8 @@ from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Upload
 from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
-from spoold.agent.taking import drop_claim, give_back
+from spoold.agent.taking import give_back, remove_rest, set_aside
+from spoold.agent.tally import Tally
 from spoold.core.problem import printable
 from spoold.storage.admission import Admission
 from spoold.storage.files import Kind
@@ -36,6 +38,7 @@ class Intake:
         admission: Admission,
         projector: Projector,
         settings: Settings,
+        tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -51,7 +54,7 @@ class Intake:
         self._accepted = accepted
         self._follow = follow
         self._enlistment = Enlistment(
-            spool, admission, projector, clock=clock, monotonic=monotonic, enlisted=self._enlisted
+            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
@@ -61,6 +64,8 @@ class Intake:
         self._large_threads = ThreadPoolExecutor(1, thread_name_prefix="large")
         self._renamed: set[str] = set()
         self._stopping = False
+        #: A scan may be on its way when the end comes: threads that have ended take nothing more.
+        self._submitting = threading.Lock()
 
     # --- for the event loop -----------------------------------------------------------------------------------------
 
@@ -104,12 +109,16 @@ class Intake:
             if upload.busy:
                 continue
             if upload.look_at <= now:
-                upload.busy = True
                 due.append(upload)
             else:
                 wait = upload.look_at - now if wait is None else min(wait, upload.look_at - now)
-        for start in range(0, len(due), _BATCH):
-            self._threads.submit(self._handle, due[start : start + _BATCH])
+        with self._submitting:
+            if self._stopping:
+                return None
+            for upload in due:
+                upload.busy = True
+            for start in range(0, len(due), _BATCH):
+                self._threads.submit(self._handle, due[start : start + _BATCH])
         return wait
 
     @property
@@ -127,7 +136,8 @@ class Intake:
 
     def stop(self) -> None:
         """End; what is being taken is finished first."""
-        self._stopping = True
+        with self._submitting:
+            self._stopping = True
         self._threads.shutdown(cancel_futures=True)
         self._large_threads.shutdown(cancel_futures=True)
 
@@ -146,8 +156,9 @@ class Intake:
                     # The next folder of this name has to show by itself how it came.
                     self._renamed.discard(upload.name)
                     (large if is_large(complete.seen.entries) else small).append(complete)
-        for one in large:
-            self._large_threads.submit(self._enlistment.enlist, [one], self._settings)
+        with self._submitting:
+            for one in large if not self._stopping else ():
+                self._large_threads.submit(self._enlistment.enlist, [one], self._settings)
         if small:
             self._enlistment.enlist(small, self._settings)
 
@@ -223,8 +234,10 @@ class Intake:
                 continue
             if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
+            set_aside(spool, name, job[0])
+            spool.files.sync(spool.fd("new"))
             with contextlib.suppress(OSError):
-                drop_claim(spool, name, job[0])
+                remove_rest(spool, job[0])
         for job_id in self._admission.unsettled():
             # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
             self._projector.write(job_id)

@@ -12,6 +12,9 @@ from spoold.core.retry import RetryPolicy
 from spoold.core.state import RecipientState, Standing
 from spoold.storage.record import DueRecipient, JobRow
 
+#: How many recipients are read ahead at the least.
+AHEAD = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -55,6 +58,9 @@ class LiveJob:
     cursor: tuple[float, int] = FIRST
     """How far the present pass of reading ahead has come."""
     reading: bool = False
+    read_at: float = 0.0
+    ahead: int = AHEAD
+    """How many are read at a time, by how fast they go."""
     missed: bool = False
     """Something became due behind the cursor: one more pass."""
     ending: bool = False
@@ -86,6 +92,16 @@ class LiveJob:
             expired=row.expired,
             warnings=list(row.warnings),
         )
+
+    @property
+    def sendable_from(self) -> float:
+        """The moment from which on the job could be sent, its windows and rates apart."""
+        return max(self.accepted_at, self.terms.send_after or 0.0)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether more should be read."""
+        return self.backlog.short < self.ahead // 2
 
     @property
     def unfinished(self) -> int:

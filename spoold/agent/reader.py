@@ -1,4 +1,4 @@
-"""Reads the recipients that are due out of the store, some thousand ahead of the sending, in passes from front to end.
+"""Reads the recipients that are due out of the store, so many ahead as a second takes, in passes from front to end.
 
 Between two steps of a pass the database goes on: what became due behind the cursor makes for one more pass, and what was recorded
 since a read began is known by its id. Whatever slips through, the store grants a claim only for what is still to be sent.
@@ -9,13 +9,15 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
 from spoold.agent.backlog import FIRST
-from spoold.agent.live import LiveJob
+from spoold.agent.live import AHEAD, LiveJob
 from spoold.storage.store import Store
 
-_READ_AHEAD = 2000
+#: The most that are read ahead. Twice as many are read each time that they lasted for less than `_FAST` seconds, and
+#: `AHEAD` again when they lasted for `_SLOW`.
+_MOST = 4000
+_FAST = 1.0
+_SLOW = 5.0
 _LANE_READ = 150
-#: Fewer recipients at hand than this, and more are read.
-LOW = 1000
 
 
 class Reader:
@@ -38,10 +40,16 @@ class Reader:
         """Begin to read what `job` is short of, unless that is under way."""
         for domain, after in job.backlog.hungry():
             self._spawn(self._read_lane(job, now, domain, after))
-        if job.reading or job.backlog.short >= LOW or job.backlog.full:
+        if job.reading or not job.is_short or job.backlog.full:
             return
         if job.next_due is not None and job.next_due <= now:
             job.reading = True
+            lasted = now - job.read_at
+            job.read_at = now
+            if lasted < _FAST:
+                job.ahead = min(2 * job.ahead, _MOST)
+            elif lasted > _SLOW:
+                job.ahead = AHEAD
             self._spawn(self._read(job, now))
 
     async def _read(self, job: LiveJob, now: float) -> None:
@@ -51,7 +59,7 @@ class Reader:
         if first:
             job.missed = False
         known = job.open | set(job.backlog.ids())
-        limit = _READ_AHEAD + (len(known) if first else 0)
+        limit = job.ahead + (len(known) if first else 0)
         without = job.backlog.saturated
         try:
             found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, job.cursor, limit, without)

@@ -14,11 +14,9 @@ from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
+from spoold.agent.heading import Heading, heading_of
 from spoold.agent.press import Press
-from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
-from spoold.core.document import DocumentError
-from spoold.core.problem import printable
 from spoold.core.state import Standing
 from spoold.failpoint import failpoint
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
@@ -70,15 +68,6 @@ class _Written:
     paper: Paper
     job: JobRow
     here: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a report shows of the manifest."""
-
-    description: str
-    sender: str
-    zone: tzinfo
 
 
 class Reporter:
@@ -169,15 +158,15 @@ class Reporter:
         # A job that becomes active was written whole when it was deferred; nothing has been sent since.
         whole = whole or final or (moving and target != "active")
         files = self._spool.files
-        facts = _facts(job, self._zone())
+        heading = heading_of(job, self._zone())
         with self._spool.job(here, job.name) as root:
             with contextlib.suppress(FileExistsError):
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
-                status = self._write_status(paper, job, facts, report)
-                self._append_attempts(paper, job, facts.zone, report)
+                status = self._write_status(paper, job, heading, report)
+                self._append_attempts(paper, job, heading.zone, report)
                 if whole:
-                    self._write_table(paper, job, facts.zone, report)
+                    self._write_table(paper, job, heading.zone, report)
                 if moving or final or (whole and not paper.new and self.press.wants(status)):
                     self.press.print_now(status, report)
                 elif not paper.new:
@@ -208,13 +197,13 @@ class Reporter:
         for folder in folders:
             self._spool.files.sync(self._spool.fd(folder))
 
-    def _write_status(self, paper: Paper, job: JobRow, facts: _Facts, report: int) -> Status:
+    def _write_status(self, paper: Paper, job: JobRow, heading: Heading, report: int) -> Status:
         now = self._clock()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
         self._foresee(paper, job, speed)
-        status = Status(job, facts.description, facts.sender, counts, facts.zone, now, fault, speed, paper.eta)
+        status = Status(job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta)
         files = self._spool.files
         files.replace(report, "status.json", [status_json(status)])
         files.replace(report, "status.txt", [status_text(status)])
@@ -224,7 +213,7 @@ class Reporter:
             self._ledger.replies(job.id, REPLIES),
             self._ledger.attempt_count(job.id),
             speed,
-            facts.zone,
+            heading.zone,
             now,
         )
         files.replace(report, "statistics.json", [statistics])
@@ -289,15 +278,6 @@ class Reporter:
         self._spool.files.replace(report, "recipients.csv", rows)
         paper.table_at = time.monotonic()
         paper.table_cost = paper.table_at - begun
-
-
-def _facts(job: JobRow, zone: ZoneInfo) -> _Facts:
-    try:
-        manifest = manifest_of(job, zone)
-    except DocumentError:
-        return _Facts("", "", zone)  # a rejected job's
-    name = manifest.timing.timezone
-    return _Facts(printable(manifest.description, 500), manifest.sender, ZoneInfo(name) if name else zone)
 
 
 def _speed(paper: Paper, final: int) -> float | None:

@@ -7,7 +7,7 @@ report is written. A part that fails ends the agent: better a restart with recov
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -21,18 +21,22 @@ from spoold.agent.event import log
 from spoold.agent.intake import Intake
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
+from spoold.agent.notice import Notices
 from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
+from spoold.agent.tally import Tally
 from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
+from spoold.core.address import Address
 from spoold.core.completeness import IntakePolicy
 from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
+from spoold.storage.outbox import Outbox
 from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
 from spoold.storage.spooldir import FOLDERS, Spool
@@ -63,7 +67,8 @@ class Configuration:
     keep_done: float | None
     """Seconds after which a finished job is removed; None keeps it."""
     limits: Limits = field(default_factory=Limits)
-    warnings: tuple[str, ...] = ()
+    notify: Address | None = None
+    """Who gets a summary mail of each job that ends."""
 
     @property
     def settings(self) -> Settings:
@@ -98,7 +103,9 @@ class Supervisor:
         self._stop_on_signals = stop_on_signals
         self._reserve = reserve
         self._notifier = Notifier()
+        self._tally = Tally()
         self._failure: str | None = None
+        self._troubles: dict[str, str] = {}
         self._state = "running"
         self._stop = asyncio.Event()
         self._scan_now = asyncio.Event()
@@ -111,7 +118,12 @@ class Supervisor:
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
         self._spool.lock()
-        self._database = Database(self._spool.database, on_failure=self._database_failed, on_full=self._database_full)
+        self._database = Database(
+            self._spool.database,
+            on_failure=self._database_failed,
+            on_full=self._database_full,
+            on_commit=self._tally.committed,
+        )
         try:
             self._database.start(SCHEMA)
             await self._serve()
@@ -148,6 +160,7 @@ class Supervisor:
             self._limiter,
             BodyReader(self._spool, self._body_threads),
             self._threads,
+            self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
             changed=self._projector.changed,
@@ -159,6 +172,7 @@ class Supervisor:
             admission,
             self._projector,
             self._configuration.settings,
+            self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
             accepted=lambda job_ids: self._soon(self._accepted, job_ids),
@@ -166,7 +180,13 @@ class Supervisor:
             reserve=self._reserve,
         )
         self._bulletin = Bulletin(
-            self._spool, self._store, self._dispatcher, self._intake, clock=self._clock, monotonic=self._monotonic
+            self._spool,
+            self._store,
+            self._dispatcher,
+            self._intake,
+            self._tally,
+            clock=self._clock,
+            monotonic=self._monotonic,
         )
         self._orders = Orders(
             self._spool,
@@ -176,9 +196,21 @@ class Supervisor:
             clock=self._clock,
             defaults=lambda: self._configuration.defaults,
         )
+        self._notices = Notices(
+            self._spool,
+            self._store,
+            self._ledger,
+            Outbox(self._database),
+            address=lambda: self._configuration.notify,
+            limit=lambda: self._configuration.intake.max_message,
+            zone=self._zone,
+            clock=self._clock,
+            monotonic=self._monotonic,
+        )
         await self._loop.run_in_executor(
             self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
+        await self._loop.run_in_executor(self._threads, self._notices.recover)
         await self._load()
         if self._stop_on_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -256,6 +288,7 @@ class Supervisor:
                         ("disk", self._look_at_disk()),
                         ("watchdog", self._ping()),
                         ("purge", self._purge()),
+                        ("notice", self._notices.run(self._threads)),
                     )
                 ]
                 dispatcher = group.create_task(self._dispatcher.run(), name="dispatcher")
@@ -299,7 +332,9 @@ class Supervisor:
         while True:
             self._scan_now.clear()
             begun = self._monotonic()
-            wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
+            wait = None
+            with self._tolerant("new"):
+                wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
             # While thousands of uploads come in, each look at all of them must find more than one.
             await asyncio.sleep(min(_SCAN_SHARE * (self._monotonic() - begun), _SCAN_EVERY / 2))
             pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
@@ -308,23 +343,40 @@ class Supervisor:
     async def _look_at_controls(self) -> None:
         while True:
             await asyncio.sleep(_CONTROL_EVERY)
-            await self._orders.obey()
+            with self._tolerant("control files"):
+                await self._orders.obey()
 
     def _stirred(self, upload: str, renamed_in: bool | None) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
         self._scan_now.set()
 
+    @contextlib.contextmanager
+    def _tolerant(self, where: str) -> Iterator[None]:
+        """An error of the file system in what is done again anyway is told once, and is no reason to end."""
+        try:
+            yield
+        except OSError as error:
+            text = error.strerror or str(error)
+            if self._troubles.get(where) != text:
+                log("spool.failed", where=where, error=text)
+            self._troubles[where] = text
+        else:
+            self._troubles.pop(where, None)
+
     async def _look_at_disk(self) -> None:
         while True:
-            free = self._spool.files.free_bytes(self._spool.root)
-            full = free < self._reserve
-            if full != self._dispatcher.disk_full:
-                self._dispatcher.disk_full = full
-                if full:
-                    log("disk.full", free=free)
-                else:
-                    log("disk.free")
-                self._dispatcher.relay_changed()
+            with self._tolerant("folders"):
+                self._spool.check_folders()
+            with self._tolerant("free space"):
+                free = self._spool.files.free_bytes(self._spool.root)
+                full = free < self._reserve
+                if full != self._dispatcher.disk_full:
+                    self._dispatcher.disk_full = full
+                    if full:
+                        log("disk.full", free=free)
+                    else:
+                        log("disk.free")
+                    self._dispatcher.relay_changed()
             await asyncio.sleep(_DISK_EVERY)
 
     async def _ping(self) -> None:
@@ -339,10 +391,11 @@ class Supervisor:
         due = 0.0
         while True:
             keep = self._configuration.keep_done
-            if keep is not None and self._monotonic() >= due:
-                await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
-                due = self._monotonic() + _PURGE_EVERY
-            await self._loop.run_in_executor(self._threads, purge.obey)
+            with self._tolerant("done"):
+                if keep is not None and self._monotonic() >= due:
+                    await self._loop.run_in_executor(self._threads, purge.remove, self._clock() - keep)
+                    due = self._monotonic() + _PURGE_EVERY
+                await self._loop.run_in_executor(self._threads, purge.obey)
             await asyncio.sleep(_REQUESTS_EVERY)
 
     async def _watch_drain(self) -> None:
@@ -351,6 +404,7 @@ class Supervisor:
         while calm < 3:
             await asyncio.sleep(0.2)
             busy = self._intake.settling or not self._dispatcher.idle or not self._projector.settled
+            busy = busy or not await self._loop.run_in_executor(self._threads, self._notices.settled)
             calm = 0 if busy else calm + 1
         self._stop.set()
 
@@ -365,9 +419,7 @@ class Supervisor:
 
     async def _publish(self) -> None:
         configuration = self._configuration
-        await self._loop.run_in_executor(
-            self._threads, self._bulletin.write, self._state, configuration.warnings, configuration.defaults.zone
-        )
+        await self._loop.run_in_executor(self._threads, self._bulletin.write, self._state, configuration.defaults.zone)
 
     def _relay_fault(self, job_id: int) -> str | None:
         job = self._dispatcher.jobs.get(job_id)

@@ -62,22 +62,36 @@ def claim(spool: Spool, name: str) -> str:
     return key
 
 
+def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
+    """Make `active/.take-NAME` and the folders of the upload in it.
+
+    `active/` is to be synced before a file is moved there: the way to a file is on the disk before the file is there,
+    else a power cut could leave it nowhere.
+    """
+    files = spool.files
+    files.make_directory(spool.fd("active"), TAKE + name)
+    folders = sorted(entry.path for entry in _wanted(entries) if entry.kind is Kind.DIRECTORY)
+    with spool.job("active", TAKE + name) as target:
+        for path in folders:
+            with files.directory(target, path[:-1]) as parent:
+                files.make_directory(parent, path[-1])
+        for path in {path[:-1] for path in folders}:
+            with files.directory(target, path) as parent:
+                files.sync(parent)
+
+
 def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taking:
-    """Bring the claimed upload's files into `active/.take-NAME`; `secure` and `digest` come next.
+    """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
     unfinished transfer left under a hidden temporary name stays behind.
     """
-    entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
+    entries = _wanted(entries)
     files = spool.files
     move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
-    files.make_directory(spool.fd("active"), TAKE + name)
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
-        for entry in sorted((entry for entry in entries if entry.kind is Kind.DIRECTORY), key=lambda entry: entry.path):
-            with files.directory(target, entry.path[:-1]) as parent:
-                files.make_directory(parent, entry.path[-1])
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in wanted:
             if entry.uid != owner:
@@ -108,7 +122,6 @@ def secure(spool: Spool, takings: Sequence[Taking]) -> None:
             for path in {path[:-1] for path in taking.files} | {()}:
                 with files.directory(target, path) as folder:
                     files.sync(folder)
-    files.sync(spool.fd("active"))
 
 
 def digest(spool: Spool, taking: Taking) -> Taken:
@@ -120,6 +133,10 @@ def digest(spool: Spool, taking: Taking) -> Taken:
             if name not in hashes:
                 hashes[name] = _hash(spool, target, path)
     return Taken(hashes, content_digest(hashes))
+
+
+def _wanted(entries: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
 
 
 def _is_rest(name: str) -> bool:
@@ -163,14 +180,18 @@ def give_back(spool: Spool, name: str) -> str:
     return back
 
 
-def drop_claim(spool: Spool, name: str, job: str) -> None:
-    """Remove what is left of an upload that has become a job.
+def set_aside(spool: Spool, name: str, job: str) -> None:
+    """Rename what is left of an upload that has become a job to `.taken-JOB`; it is rubbish then.
 
-    Raises OSError where another user's folder forbids it; it is out of the way all the same, as `.taken-JOB`.
+    `new/` is to be synced before the job is called settled: as `.claim-NAME` it would be given back, and could be sent
+    once more.
     """
-    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is None:
-        return
-    spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
+    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is not None:
+        spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
+
+
+def remove_rest(spool: Spool, job: str) -> None:
+    """Remove what was set aside. Raises OSError where another user's folder forbids it; nobody looks at it again."""
     spool.files.remove_tree(spool.fd("new"), TAKEN + job)
 
 

@@ -1,102 +1,140 @@
-"""`spoold check`: whether the agent could work: configuration, spool, relays, and on request a real message."""
+"""`spoold check`: whether the agent can work, and with `--deep` whether what it wrote is what it knows."""
 
 import argparse
 import asyncio
 import os
-import secrets
-import socket
-import sys
-import time
-from datetime import UTC, datetime
-from email.utils import format_datetime
+from collections.abc import Callable
 
-from spoold import __version__
-from spoold.agent.supervisor import RESERVE
-from spoold.cli.command import UsageError, configuration, open_spool
-from spoold.cli.config import Config, SecretFile
+from spoold.agent.inspection import Difference, Inspection
+from spoold.cli import config
+from spoold.cli.command import UsageError, open_spool
+from spoold.cli.config import Config, ConfigError
+from spoold.cli.finding import Findings
+from spoold.cli.machine import check_clock, check_disk, check_limits, check_name
+from spoold.cli.premises import check_agent, check_configuration, check_database, check_spool
+from spoold.cli.probe import check_relays
 from spoold.core.address import Address, AddressError, parse_address
-from spoold.core.outcome import Fault, Result
-from spoold.smtp.connection import Relay, connect
-from spoold.smtp.session import Envelope, Session
-from spoold.storage.spooldir import FOLDERS
+from spoold.storage.database import DatabaseError
+from spoold.storage.snapshot import Snapshot
+from spoold.storage.spooldir import PRIVATE, Spool, SpoolError
 
 
-class _Doctor:
-    """Prints one line a thing and remembers whether all was well."""
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def good(self, text: str) -> None:
-        print(f"ok       {text}")
-
-    def warn(self, text: str) -> None:
-        print(f"warning  {text}")
-
-    def bad(self, text: str) -> None:
-        self.failed = True
-        sys.stdout.flush()
-        print(f"error    {text}", file=sys.stderr)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--send-to", metavar="ADDR", help="send a test message there, through each relay")
+    parser.add_argument("--deep", action="store_true", help="compare the database with folders, messages and reports")
+    parser.add_argument(
+        "--repair", action="store_true", help="with --deep: put folders and reports right; stop the agent first"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document")
 
 
 def run(options: argparse.Namespace) -> int:
-    """One line a thing; 1 if one of them is wrong."""
+    """One finding a thing; 1 if one of them is an error, warnings alone are none."""
     recipient: Address | None = None
     if options.send_to is not None:
         try:
             recipient = parse_address(options.send_to)
         except AddressError as error:
             raise UsageError(f"--send-to: {error}") from None
-    found = configuration(options)
-    doctor = _Doctor()
-    doctor.good(f"configuration {found.path}")
-    for warning in found.agent.warnings:
-        doctor.warn(warning)
-    _check_spool(found, doctor)
-    asyncio.run(_check_relays(found, recipient, doctor))
-    return int(doctor.failed)
+    if options.repair and not options.deep:
+        raise UsageError("--repair: expected --deep with it")
+    findings = Findings(as_json=options.json)
+    try:
+        found = config.read(config.find(options.config))
+    except ConfigError as error:
+        if not options.json:
+            raise
+        for line in str(error).splitlines():
+            findings.bad("configuration", line)
+        findings.print_json()
+        return 2
+    check_configuration(found, findings)
+    _in_spool(found, findings, lambda spool: _check_spool(found, spool, options, findings))
+    check_name(found, findings)
+    asyncio.run(check_relays(found, recipient, findings))
+    findings.print_json()
+    return int(findings.failed)
 
 
-def _check_spool(found: Config, doctor: _Doctor) -> None:
-    spool = open_spool(found.spool)
-    for name in ("tmp", *FOLDERS):
-        if not os.access(f"/proc/self/fd/{spool.fd(name)}", os.W_OK | os.X_OK):
-            doctor.bad(f"spool {found.spool}: {name}/ cannot be written to by this user")
-    free = spool.files.free_bytes(spool.root)
-    if free < RESERVE:
-        doctor.bad(f"spool {found.spool}: {free} bytes free; the agent sends nothing below {RESERVE}")
-    running = "an agent runs on it" if spool.is_locked() else "no agent runs on it now"
-    doctor.good(f"spool {found.spool}, {running}")
+def _in_spool(found: Config, findings: Findings, check: Callable[[Spool], None]) -> None:
+    try:
+        spool = open_spool(found.spool)
+    except SpoolError as error:
+        findings.bad("spool", str(error))
+        return
+    try:
+        check(spool)
+    finally:
+        spool.close()
 
 
-async def _check_relays(found: Config, recipient: Address | None, doctor: _Doctor) -> None:
-    for relay in found.agent.relays.values():
-        if isinstance(relay.password, SecretFile) and (problem := relay.password.problem()) is not None:
-            doctor.warn(f"relay {relay.name}: {problem}")
-        session = await connect(relay)
-        if isinstance(session, Fault):
-            doctor.bad(f"relay {relay.name}: {session}")
-            continue
-        login = f", logged in as {relay.username}" if relay.username else ""
-        doctor.good(f"relay {relay.name} at {relay.address}, security {relay.security}{login}")
-        if recipient is not None:
-            await _send(session, relay, recipient, doctor)
-        await session.close()
+def _check_spool(found: Config, spool: Spool, options: argparse.Namespace, findings: Findings) -> None:
+    check_spool(found, spool, findings)
+    check_disk(spool, findings)
+    check_clock(spool, findings)
+    check_limits(found, spool, findings)
+    check_database(spool, findings)
+    check_agent(spool, findings)
+    if options.deep:
+        try:
+            _compare(found, spool, findings, repair=options.repair)
+        except DatabaseError as error:
+            findings.bad("deep.database", f"database: {error}", "see `If the database is damaged` in the README")
 
 
-async def _send(session: Session, relay: Relay, recipient: Address, doctor: _Doctor) -> None:
-    """A small message, from the recipient's own address: nobody else has to take a bounce."""
-    now = datetime.fromtimestamp(time.time(), UTC)
-    body = (
-        f"From: <{recipient.envelope}>\r\nTo: <{recipient.envelope}>\r\nSubject: spoold check\r\n"
-        f"Date: {format_datetime(now)}\r\nMessage-ID: <{secrets.token_hex(10)}@{recipient.domain}>\r\n\r\n"
-        f"A test message of spoold {__version__} on {socket.gethostname()}, by relay {relay.name}.\r\n"
-    ).encode()
-    envelope = Envelope(recipient.envelope, [recipient.envelope], len(body), recipient.smtputf8, recipient.smtputf8)
-    done = await session.transact(envelope, body)
-    outcome = done.outcomes[0]
-    text = f"relay {relay.name}: message to {recipient.envelope}: {outcome.diagnostic}"
-    if outcome.result is Result.SENT:
-        doctor.good(text)
-    else:
-        doctor.bad(text)
+def _compare(found: Config, spool: Spool, findings: Findings, *, repair: bool) -> None:
+    if not spool.database.exists():
+        findings.good("deep", "deep: no agent has ever run on this spool, so there is nothing to compare")
+        return
+    if repair and not _may_repair(spool, findings):
+        return
+    running = spool.is_locked() and not repair
+    snapshot = Snapshot(spool.database)
+    try:
+        faults = snapshot.faults()
+        for fault in faults:
+            findings.bad("deep.database", f"database: {fault}", "see `If the database is damaged` in the README")
+        if faults:
+            # It is not to be trusted: nothing is put right by it.
+            return
+        inspection = Inspection(spool, snapshot, zone=found.agent.defaults.zone, running=running)
+        if repair:
+            for name in inspection.repair():
+                findings.good(
+                    "deep.repaired", f"job {name}: repaired: its report and its folder are as the database says"
+                )
+        clean = True
+        for difference in inspection.differences():
+            clean = False
+            _tell(difference, findings)
+        if clean:
+            findings.good("deep", "deep: database, folders, messages and reports agree")
+    finally:
+        snapshot.close()
+
+
+def _may_repair(spool: Spool, findings: Findings) -> bool:
+    """Take the spool for this process. Whoever is not its user would leave files that the agent cannot write to."""
+    owner = os.fstat(spool.fd(PRIVATE)).st_uid
+    if os.geteuid() != owner:
+        findings.bad(
+            "deep.repair",
+            f"repair: {spool.path} belongs to uid {owner}",
+            f"run it as that user: setpriv --reuid={owner}",
+        )
+        return False
+    try:
+        spool.lock()
+    except SpoolError as error:
+        findings.bad(
+            "deep.repair", f"repair: {error}", "stop the agent first; without --repair the check works beside it"
+        )
+        return False
+    spool.adopt_umask()
+    return True
+
+
+def _tell(difference: Difference, findings: Findings) -> None:
+    say = findings.warn if difference.mild else findings.bad
+    say("deep.difference", f"job {difference.job}: {difference.text}", difference.remedy)

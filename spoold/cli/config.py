@@ -1,37 +1,26 @@
-"""The configuration file, `spoold.yaml` (CONTRACT §7): read here and nowhere else, and turned into what the parts take."""
+"""The configuration file, `spoold.yaml` (CONTRACT §7): read here and nowhere else, and turned into what the parts take.
+
+Its keys are `setting`'s."""
 
 import contextlib
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
-from pydantic import Field, PlainValidator, ValidationError
+from pydantic import ValidationError
 
 from spoold.agent.limiter import Limits
 from spoold.agent.supervisor import Configuration
 from spoold.agent.terms import Defaults
+from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document import Document, DocumentError, load
-from spoold.core.field import (
-    AddressField,
-    DomainRates,
-    Duration,
-    RateField,
-    RetryField,
-    Size,
-    WindowsField,
-    ZoneField,
-)
-from spoold.core.form import Section, validate
+from spoold.core.form import validate
+from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, printable, shown
-from spoold.core.quantity import DURATION_FORM, parse_duration
-from spoold.core.retry import DEFAULT
-from spoold.core.schedule import Windows
 from spoold.smtp.connection import Relay, SecretError, Security
 from spoold.smtp.session import Timeouts
 
@@ -42,67 +31,6 @@ _SECRET_LIMIT = 4096
 
 class ConfigError(Exception):
     """The configuration cannot be used; the text has one line a problem."""
-
-
-class _Timeouts(Section):
-    connect: Duration = Timeouts().connect
-    command: Duration = Timeouts().command
-    data: Duration = Timeouts().data
-    final: Duration = Timeouts().final
-
-
-class _Relay(Section):
-    host: Annotated[str, Field(min_length=1)]
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    security: Literal["none", "starttls", "tls"] = "starttls"
-    ca_file: str | None = None
-    username: str | None = None
-    password_file: str | None = None
-    credential: str | None = None
-    connections: Annotated[int, Field(ge=1, le=1000)] = 20
-    recipients_per_message: Annotated[int, Field(ge=1, le=10000)] = 100
-    rate: RateField | None = None
-    fallback: str | None = None
-    timeouts: _Timeouts = _Timeouts()
-
-
-class _Intake(Section):
-    settle: Duration = IntakePolicy().settle
-    stale: Duration = IntakePolicy().stale
-    quiet: bool = True
-    max_recipients: Annotated[int, Field(ge=1)] = IntakePolicy().max_recipients
-    max_message: Size = IntakePolicy().max_message
-
-
-class _Log(Section):
-    format: Literal["auto", "console", "json"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-def _keep_done(value: object) -> float | None:
-    if value == "forever":
-        return None
-    form = f"{DURATION_FORM}, or forever"
-    if not isinstance(value, str):
-        raise ValueError(f"expected {form}; got {shown(value)}")
-    try:
-        return parse_duration(value)
-    except ValueError:
-        raise ValueError(f"expected {form}; got {shown(value)}") from None
-
-
-class _Form(Section):
-    spool: Annotated[str, Field(min_length=1)]
-    relays: Annotated[dict[str, _Relay], Field(min_length=1)]
-    timezone: ZoneField = ZoneInfo("UTC")
-    rate: RateField | None = None
-    domain_rates: DomainRates = Field(default_factory=dict)
-    windows: WindowsField = Windows.always()
-    retry: RetryField = DEFAULT
-    intake: _Intake = _Intake()
-    keep_done: Annotated[float | None, PlainValidator(_keep_done)] = 30 * 86400.0
-    notify: AddressField | None = None
-    log: _Log = _Log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +68,7 @@ def read(path: Path) -> Config:
     base = path.resolve().parent
     problems: list[Problem] = []
     try:
-        form = validate(document, _Form)
+        form = validate(document, ConfigForm)
     except DocumentError as error:
         # What depends on several keys is told beside what is wrong with single ones.
         problems = list(error.problems)
@@ -149,6 +77,11 @@ def read(path: Path) -> Config:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position)))) from None
     for name, relay in form.relays.items():
         _check_relay(name, relay, base, document, problems)
+    if form.notify is not None and DEFAULT_RELAY not in form.relays:
+        text = (
+            f"summary mails go by the relay named {DEFAULT_RELAY}, and there is none; there are {_names(form.relays)}"
+        )
+        problems.append(Problem(document.place(("notify",)), text))
     if problems:
         raise ConfigError("\n".join(map(str, sorted(problems, key=_position))))
     relays = {name: _relay(name, relay, base) for name, relay in form.relays.items()}
@@ -160,7 +93,7 @@ def read(path: Path) -> Config:
         limits=Limits(
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
         ),
-        warnings=("notify: summary mails are not sent by this version yet",) if form.notify else (),
+        notify=form.notify,
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
 
@@ -171,7 +104,7 @@ def place(path: Path) -> tuple[Path, IntakePolicy]:
     Unlike `read` it does not look at what only the agent's user may see, such as a relay's files. Raises ConfigError.
     """
     try:
-        form = validate(_load(path), _Form)
+        form = validate(_load(path), ConfigForm)
     except DocumentError as error:
         raise ConfigError(str(error)) from None
     return path.resolve().parent / form.spool, _policy(form)
@@ -186,7 +119,7 @@ def _load(path: Path) -> Document:
         raise ConfigError(str(error)) from None
 
 
-def _policy(form: _Form) -> IntakePolicy:
+def _policy(form: ConfigForm) -> IntakePolicy:
     intake = form.intake
     return IntakePolicy(intake.settle, intake.stale, intake.quiet, intake.max_recipients, intake.max_message)
 
@@ -201,21 +134,25 @@ def _relay_table(document: Document) -> dict[str, str | None]:
     return table
 
 
-def _readable_relays(document: Document) -> dict[str, _Relay]:
+def _readable_relays(document: Document) -> dict[str, RelaySection]:
     """The relays that have no mistake in themselves, in a document that has some."""
     found = {}
     value = document.value.get("relays")
     for name, relay in value.items() if isinstance(value, dict) else ():
         with contextlib.suppress(ValidationError):
-            found[name] = _Relay.model_validate(relay)
+            found[name] = RelaySection.model_validate(relay)
     return found
+
+
+def _names(relays: Iterable[str]) -> str:
+    return ", ".join(map(printable, relays))
 
 
 def _position(problem: Problem) -> tuple[int, ...]:
     return tuple(int(number) for number in problem.where.rsplit(":", 2)[1:])
 
 
-def _check_relay(name: str, relay: _Relay, base: Path, document: Document, problems: list[Problem]) -> None:
+def _check_relay(name: str, relay: RelaySection, base: Path, document: Document, problems: list[Problem]) -> None:
     """Append what does not fit together in one relay's settings, and with the others'."""
     others = _relay_table(document)
 
@@ -236,7 +173,7 @@ def _check_relay(name: str, relay: _Relay, base: Path, document: Document, probl
     seen, following = {name}, relay.fallback
     while following is not None:
         if following not in others:
-            wrong("fallback", f"no relay {shown(following)}; there are {', '.join(map(printable, others))}")
+            wrong("fallback", f"no relay {shown(following)}; there are {_names(others)}")
             break
         if following in seen:
             wrong("fallback", f"the fallbacks lead in a circle, back to {following}")
@@ -245,7 +182,7 @@ def _check_relay(name: str, relay: _Relay, base: Path, document: Document, probl
         following = others[following]
 
 
-def _relay(name: str, relay: _Relay, base: Path) -> Relay:
+def _relay(name: str, relay: RelaySection, base: Path) -> Relay:
     security = Security(relay.security)
     password: Callable[[], str] | None = None
     if relay.password_file:
@@ -302,7 +239,7 @@ class SecretFile:
             mode = self.path.stat().st_mode
         except OSError:
             return None
-        return f"{self.path} can be read by everybody; chmod 0600" if mode & stat.S_IROTH else None
+        return f"{self.path} can be read by everybody" if mode & stat.S_IROTH else None
 
 
 def _credential(name: str) -> Callable[[], str]:

@@ -16,6 +16,7 @@ from spoold.agent.supervisor import Configuration
 from spoold.agent.terms import Defaults, timing_errors
 from spoold.cli import config
 from spoold.cli.command import UsageError
+from spoold.cli.progress import Told, Unit, progress
 from spoold.core.completeness import (
     MANIFEST,
     REPORT,
@@ -128,7 +129,8 @@ def _examine(
     sink = _NoSink()
     now = datetime.fromtimestamp(time.time(), UTC)
     examination = Examination(files, root, entries, manifest, policy, sink, date=now, token="validate")  # noqa: S106
-    findings = examination.run()
+    with progress("Recipients", Unit.RECIPIENTS) as told:
+        findings = examination.run(lambda done: told(done, manifest.expect.recipients))
     problems.extend(findings.errors)
     failures: list[str] = []
     if not manifest.strict:
@@ -166,11 +168,12 @@ def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]
     if seal.problem is not None:
         return [f"{SEAL}: not valid: needs {seal.problem}"]
     problems = []
+    with progress("Seal", Unit.BYTES) as told:
+        hashes = hash_all(files, root, {name: entries[name] for name in seal.hashes if name in entries}, told)
     for name, expected in sorted(seal.hashes.items()):
-        entry = entries.get(name)
-        if entry is None or entry.kind is not Kind.FILE:
+        if name not in hashes:
             problems.append(f"{SEAL}: lists {printable(name)}, which is missing")
-        elif hash_of(files, root, entry) != expected:
+        elif hashes[name] != expected:
             problems.append(f"{SEAL}: {printable(name)} was changed since it was sealed; seal it again")
     problems += [
         f"{SEAL}: {printable(name)} is not in it; seal the folder again"
@@ -189,7 +192,8 @@ def seal(options: argparse.Namespace) -> int:
         print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
     if wrong:
         return 1
-    hashes = {name: hash_of(files, root, entry) for name, entry in sealable(entries).items()}
+    with progress("Sealing", Unit.BYTES) as told:
+        hashes = hash_all(files, root, sealable(entries), told)
     files.replace(root, SEAL, [format_seal(hashes).encode(errors="surrogateescape")], durable=True)
     print(f"{options.jobdir}: sealed, {len(hashes)} file(s)")
     return 0
@@ -208,7 +212,8 @@ def open_folder(files: Files, path: str) -> int:
 def entries_of(files: Files, root: int) -> dict[str, Entry]:
     """What is in a job folder, by name. Raises UsageError where that is too much."""
     try:
-        found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
+        with progress("Looking for files", Unit.FILES):
+            found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
     except TreeTooLargeError as error:
         raise UsageError(str(error)) from None
     return {entry.name: entry for entry in found}
@@ -221,6 +226,19 @@ def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
         for name, entry in entries.items()
         if entry.kind is Kind.FILE and is_content(name) and not is_hidden(name)
     }
+
+
+def hash_all(files: Files, root: int, entries: dict[str, Entry], told: Told) -> dict[str, str]:
+    """The SHA-256 of each plain file among `entries`, in hexadecimal; `told` hears of the bytes."""
+    plain = {name: entry for name, entry in entries.items() if entry.kind is Kind.FILE}
+    total = sum(entry.size for entry in plain.values())
+    hashes: dict[str, str] = {}
+    done = 0
+    for name, entry in plain.items():
+        hashes[name] = hash_of(files, root, entry)
+        done += entry.size
+        told(done, total)
+    return hashes
 
 
 def hash_of(files: Files, root: int, entry: Entry) -> str:

@@ -3,13 +3,31 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from spoold import __version__
-from spoold.cli import check, config, control, demo, init, job, pack, plan, purge, resend, run, status, submit
+from spoold.cli import (
+    check,
+    completion,
+    config,
+    control,
+    demo,
+    dsn,
+    init,
+    job,
+    pack,
+    plan,
+    purge,
+    resend,
+    run,
+    status,
+    submit,
+)
 from spoold.cli.command import UsageError
 from spoold.core.document import DocumentError
+from spoold.core.problem import printable
 from spoold.job import JobError
 from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import SpoolError
@@ -38,23 +56,23 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=demo.run)
 
     sub = add("init", "Make a spool: its folders and a commented spoold.yaml.")
-    sub.add_argument("spool", metavar="SPOOL")
+    sub.add_argument("spool", metavar="SPOOL", help="the folder to make it in")
     sub.set_defaults(run=init.run)
 
     sub = add("run", "Run the agent.")
     sub.add_argument("--drain", action="store_true", help="exit when nothing is left that could be sent now")
     sub.set_defaults(run=run.run)
 
-    sub = add("check", "Check configuration, spool and relays; optionally send a test message.")
-    sub.add_argument("--send-to", metavar="ADDR", help="send a test message there, through each relay")
+    sub = add("check", "Check configuration, spool, machine and relays; compare and repair what the agent wrote.")
+    check.add_options(sub)
     sub.set_defaults(run=check.run)
 
     sub = add("validate", "Say what intake would say about a job folder.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.set_defaults(run=job.validate)
 
     sub = add("seal", "Write SHA256SUMS into a job folder, so that it is taken the moment it is complete.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.set_defaults(run=job.seal)
 
     sub = add("pack", "Make a job folder of a message and a list of recipients.")
@@ -62,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=pack.run)
 
     sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
-    sub.add_argument("jobdir", metavar="JOBDIR")
+    sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
     sub.add_argument(
         "dest", metavar="DEST", nargs="?", help="a spool, or host:spool by rsync and ssh; else the configured one"
     )
@@ -74,22 +92,26 @@ def parser() -> argparse.ArgumentParser:
     add("sendmail", "Take a message from standard input, with sendmail's options and exit codes.")
 
     sub = add("status", "Show the agent and its jobs, or one job.")
-    sub.add_argument("job", metavar="JOB", nargs="?")
+    sub.add_argument("job", metavar="JOB", nargs="?", help="a job's name, or its folder")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.add_argument("--watch", action="store_true", help="show it again every second until Ctrl-C")
     sub.set_defaults(run=status.run)
 
     sub = add("plan", "Show when a job would start, pause and end under its windows and rates.")
-    sub.add_argument("job", metavar="JOB|JOBDIR")
+    sub.add_argument("job", metavar="JOB|JOBDIR", help="a job in the spool, or a folder that is not there yet")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.set_defaults(run=plan.run)
 
     sub = add("resend", "Make a new job for recipients of one that is done, with the same messages.")
-    sub.add_argument("job", metavar="JOB")
+    sub.add_argument("job", metavar="JOB", help="the name of a job that is done")
     sub.add_argument("--state", metavar="STATE[,STATE…]", required=True, help=", ".join(resend.STATES))
     sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
     sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
     sub.set_defaults(run=resend.run)
+
+    sub = add("dsn", "Write RFC 3464 delivery-status files for a job's failed, expired and delayed recipients.")
+    sub.add_argument("job", metavar="JOB")
+    sub.set_defaults(run=dsn.run)
 
     sub = add("purge", "Remove jobs that have been done for long, with their reports.")
     sub.add_argument("--older-than", metavar="DURATION", required=True, help="such as 30d")
@@ -105,10 +127,16 @@ def parser() -> argparse.ArgumentParser:
         ("retry", "Try deferred recipients of jobs now."),
     ):
         sub = add(name, text)
-        sub.add_argument("jobs", metavar="JOB", nargs="+")
+        sub.add_argument("jobs", metavar="JOB", nargs="+", help="a job's name, or its folder")
         if name == "retry":
             sub.add_argument("--uncertain", action="store_true", help="also those that may have been sent already")
         sub.set_defaults(run=control.run)
+
+    sub = add("completion", "Print the script that completes spoold's command line in a shell.")
+    sub.add_argument(
+        "shell", choices=[*completion.FILES, "jobs"], help="the shell; `jobs` prints the names that the scripts ask for"
+    )
+    sub.set_defaults(run=completion.run)
     return top
 
 
@@ -137,7 +165,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        return _fail(f"internal error, a bug, please report it: {type(error).__name__}: {error}", 1)
+        return _fail(f"internal error, a bug, please report it: {'; '.join(_causes(error))}", 1)
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """What went wrong and where, in one line each: a report of a bug must be of use without a traceback."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    yield printable(f"{type(error).__name__}: {error}{where}", 500)
 
 
 def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:

@@ -21,6 +21,7 @@ def run(options: argparse.Namespace) -> int:
     log.configure(found.log)
     Spool.complete(found.spool)
     spool = open_spool(found.spool)
+    spool.adopt_umask()
     _raise_limits()
 
     def reload() -> Configuration:

@@ -1,20 +1,15 @@
 """`spoold submit`: a job folder, looked through and sealed, handed over to a spool here or on another machine."""
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spoold.cli import config
 from spoold.cli.cargo import load
 from spoold.cli.destination import Destination, Place, TransferError, destination
-from spoold.cli.destination import Progress as Told
 from spoold.cli.job import inspect
+from spoold.cli.progress import Unit, progress
 from spoold.core.problem import printable
 from spoold.storage.spooldir import SpoolError
 
@@ -46,14 +41,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _submit(spool: Destination, options: argparse.Namespace, name: str, summary: str) -> int:
-    with _progress() as bar:
-        cargo = load(options.jobdir, bar("seal"))
-        before = spool.names(name)
-        if before.get(name) == "new":
-            raise TransferError(f"new/{name}: an upload of this name waits there already; wait, or give another --name")
-        if name in before:
-            print(f"note: there is a job {name} already, in {before[name]}/; this one gets a number", file=sys.stderr)
-        spool.hand_over(cargo, name, bar("copy"))
+    with progress("Sealing", Unit.BYTES) as told:
+        cargo = load(options.jobdir, told)
+    before = spool.names(name)
+    if before.get(name) == "new":
+        raise TransferError(f"new/{name}: an upload of this name waits there already; wait, or give another --name")
+    if name in before:
+        print(f"note: there is a job {name} already, in {before[name]}/; this one gets a number", file=sys.stderr)
+    with progress("Copying", Unit.BYTES) as told:
+        spool.hand_over(cargo, name, told)
     print(f"{name}: {summary}, handed over to {printable(spool.label)}")
     sys.stdout.flush()
     place = _find(spool, name, cargo.digest, before, wait=options.wait)
@@ -84,23 +80,3 @@ def _find(spool: Destination, name: str, digest: str, before: dict[str, str], *,
         if look > _LOOKS:
             pause = min(_PATIENCE, pause * 1.2)
     return place
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator["_Bars"]:
-    """Bars on a terminal, nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal, transient=True,
-    ) as progress:  # fmt: skip
-        yield _Bars(progress)
-
-
-class _Bars:
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def __call__(self, text: str) -> Told:
-        task = self._progress.add_task(text, total=None)
-        return lambda done, total: self._progress.update(task, completed=done, total=total)

@@ -13,22 +13,25 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     PlainValidator,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
+from pydantic.config import JsonDict
 
+from spoold.core import pattern
 from spoold.core.address import Address, AddressError, parse_address
-from spoold.core.form import Read, Section
+from spoold.core.form import Read, Section, key
+from spoold.core.pattern import ADDRESS_FORM, DOMAIN_FORM, MOMENT_FORM, SENDER_FORM, ZONE_FORM
 from spoold.core.problem import shown
 from spoold.core.quantity import DURATION_FORM, parse_duration, parse_size
 from spoold.core.rate import RATE_FORM, Rate, parse_rate
 from spoold.core.retry import DEFAULT, RetryPolicy
 from spoold.core.schedule import Windows, parse_windows, parse_zone
-
-MOMENT_FORM = "a moment such as 2026-12-01T09:00:00+01:00"
 
 _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(?: ?([Zz]|[+-]\d\d:\d\d))?", re.ASCII
@@ -97,7 +100,7 @@ def _domain(text: str) -> str:
     try:
         return parse_address(f"postmaster@{text}").domain
     except AddressError:
-        raise ValueError(f"expected a domain such as gmail.com, or * for every other; got {shown(text)}") from None
+        raise ValueError(f"expected {DOMAIN_FORM}; got {shown(text)}") from None
 
 
 def _distinct(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -108,31 +111,55 @@ def _distinct(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 #: Seconds.
-Duration = Annotated[float, _read(parse_duration, DURATION_FORM)]
+Duration = Annotated[float, _read(parse_duration, DURATION_FORM), WithJsonSchema(pattern.DURATION)]
 #: Bytes.
-Size = Annotated[int, PlainValidator(_size)]
+Size = Annotated[int, PlainValidator(_size), WithJsonSchema(pattern.SIZE)]
 #: Naive where the text has no offset.
-Moment = Annotated[datetime, _read(parse_moment, MOMENT_FORM)]
-DurationOrMoment = Annotated[float | datetime, _read(_duration_or_moment, f"{DURATION_FORM}, or {MOMENT_FORM}")]
-RateField = Annotated[Rate, _read(parse_rate, RATE_FORM)]
-#: A list in the document; an empty one means always.
-WindowsField = Annotated[Windows, Read(list[Annotated[str, AfterValidator(_window)]], parse_windows)]
-ZoneField = Annotated[ZoneInfo, _read(parse_zone, "a time zone such as Europe/Vienna")]
-#: An envelope sender or recipient; None for the null sender `""`.
-SenderField = Annotated[
-    Address | None, _read(_address_or_none, 'an address such as news@example.com, or "" for the null sender')
+Moment = Annotated[datetime, _read(parse_moment, MOMENT_FORM), WithJsonSchema(pattern.MOMENT)]
+DurationOrMoment = Annotated[
+    float | datetime,
+    _read(_duration_or_moment, f"{DURATION_FORM}, or {MOMENT_FORM}"),
+    WithJsonSchema(pattern.DURATION_OR_MOMENT),
 ]
-AddressField = Annotated[Address, _read(parse_address, "an address such as news@example.com")]
+RateField = Annotated[Rate, _read(parse_rate, RATE_FORM), WithJsonSchema(pattern.RATE)]
+_Window = Annotated[str, AfterValidator(_window), WithJsonSchema(pattern.WINDOW)]
+#: A list in the document; an empty one means always.
+WindowsField = Annotated[Windows, Read(list[_Window], parse_windows)]
+ZoneField = Annotated[ZoneInfo, _read(parse_zone, ZONE_FORM), WithJsonSchema(pattern.ZONE)]
+#: An envelope sender or recipient; None for the null sender `""`.
+SenderField = Annotated[Address | None, _read(_address_or_none, SENDER_FORM), WithJsonSchema(pattern.SENDER)]
+AddressField = Annotated[Address, _read(parse_address, ADDRESS_FORM), WithJsonSchema(pattern.ADDRESS)]
 #: Keys are lower-case A-labels or "*".
-DomainRates = Annotated[dict[Annotated[str, AfterValidator(_domain)], RateField], WrapValidator(_distinct)]
+DomainRates = Annotated[
+    dict[Annotated[str, AfterValidator(_domain)], RateField],
+    WrapValidator(_distinct),
+    WithJsonSchema(pattern.DOMAIN_RATES),
+]
+
+#: What takes either of two keys, for editors; a key without a value is none.
+_EITHER: JsonDict = {
+    "oneOf": [
+        {"required": ["every"], "properties": {"every": {"type": "string"}}},
+        {"required": ["after"], "properties": {"after": {"type": "array"}}},
+    ]
+}
 
 
 class RetrySection(Section):
     """`{every: 1h, for: 5d}` or `{after: [5m, 20m, 1h, 4h], for: 5d}`; `for` may be missing."""
 
-    every: Duration | None = None
-    after: list[Duration] | None = Field(default=None, min_length=1, max_length=100)
-    lifetime: Duration = Field(default=DEFAULT.lifetime, alias="for")
+    model_config = ConfigDict(json_schema_extra=_EITHER)
+
+    every: Duration | None = key("The time between two attempts.", None)
+    after: Annotated[list[Duration], Field(min_length=1, max_length=100)] | None = key(
+        "The times to wait after the first, second … attempt; the last repeats.", None
+    )
+    lifetime: Duration = key(
+        "How long to try, from the first attempt on; then the recipient is `expired`.",
+        DEFAULT.lifetime,
+        written="5d",
+        alias="for",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "RetrySection":

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, Tag, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Tag, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticUndefined, core_schema
 
 from spoold.core.composer import MAX_PROBLEMS, Position
 from spoold.core.document import Document, DocumentError, locate
@@ -38,6 +38,16 @@ class Read:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.convert, handler.generate_schema(self.form))
+
+
+def key(description: str, default: Any = PydanticUndefined, *, written: Any = None, **rules: Any) -> Any:
+    """A field of a section, with the text that the manual and the JSON Schema have for it.
+
+    `written` is the default as a document would say it, where the value itself is not what stands there; `rules` are
+    pydantic's. A field without a default is required.
+    """
+    extra = None if written is None else {"default": written}
+    return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
 def validate(document: Document, model: type[M]) -> M:

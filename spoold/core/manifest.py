@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Tag, WithJsonSchema
 
 from spoold.core.document import Document, DocumentError, load
 from spoold.core.field import (
@@ -26,7 +26,8 @@ from spoold.core.field import (
     WindowsField,
     ZoneField,
 )
-from spoold.core.form import Read, Section, validate
+from spoold.core.form import Read, Section, key, validate
+from spoold.core.pattern import PATH
 from spoold.core.problem import Problem, printable
 from spoold.core.rate import Rate
 from spoold.core.retry import RetryPolicy
@@ -109,7 +110,7 @@ def parse_manifest(data: bytes, name: str = "job.yaml", *, zone: tzinfo = UTC) -
     that.
     """
     document = load(data, name)
-    form = validate(document, _Form)
+    form = validate(document, ManifestForm)
     notes: list[str] = []
     job_zone = form.timezone or zone
     send_after = _aware("send_after", form.send_after, job_zone, notes)
@@ -181,19 +182,19 @@ def _path(text: str) -> str:
 
 
 class _Recipient(Section):
-    address: str
-    message: str | None = None
+    address: str = key("Who gets it.")
+    message: str | None = key("The file with this recipient's own message.", None)
 
 
 class _Expect(Section):
-    recipients: int | None = Field(default=None, ge=1)
-    messages: int | None = Field(default=None, ge=1)
+    recipients: int | None = key("How many recipients there are.", None, ge=1)
+    messages: int | None = key("How many message files there are.", None, ge=1)
 
     def value(self) -> Expect:
         return Expect(self.recipients, self.messages)
 
 
-_Path = Annotated[str, AfterValidator(_path)]
+_Path = Annotated[str, AfterValidator(_path), WithJsonSchema(PATH)]
 _Inline = Annotated[
     Annotated[str, Tag("text")] | Annotated[_Recipient, Tag("mapping")],
     Discriminator(lambda value: "mapping" if isinstance(value, dict) else "text"),
@@ -204,24 +205,55 @@ _Recipients = Annotated[
 ]
 
 
-class _Form(Section):
-    sender: SenderField
-    message: _Path = DEFAULT_MESSAGE
-    recipients: _Recipients | None = None
-    description: str = ""
-    relay: Annotated[str, Field(min_length=1)] = DEFAULT_RELAY
-    expect: Annotated[Expect, Read(_Expect, _Expect.value)] = Expect()
-    send_after: Moment | None = None
-    expires: DurationOrMoment | None = None
-    windows: WindowsField = Windows.always()
-    timezone: ZoneField | None = None
-    rate: RateField | None = None
-    domain_rates: DomainRates = Field(default_factory=dict)
-    retry: RetryField | None = None
-    on_uncertain: Annotated[OnUncertain, Read(Literal["resend", "hold"], OnUncertain)] = OnUncertain.RESEND
-    priority: Annotated[Priority, Read(Literal["low", "normal", "high"], Priority)] = Priority.NORMAL
-    strict: bool = False
-    allow_duplicate: bool = False
+class ManifestForm(Section):
+    """The keys of job.yaml, with the texts that the manual and the JSON Schema have for them."""
+
+    sender: SenderField = key(
+        'The envelope sender (MAIL FROM): where bounces go. `""` is the null sender. What people see as the sender is'
+        " the From field of the message."
+    )
+    message: _Path = key("The message for everybody who has none of their own.", DEFAULT_MESSAGE)
+    recipients: _Recipients | None = key(
+        "A file, .csv with a header line and the column `address`, or .txt with one address a line; or the list itself,"
+        " `[ada@example.org, {address: bob@example.org, message: messages/2.eml}]`. Without it recipients.csv or"
+        " recipients.txt.",
+        None,
+    )
+    description: str = key("Free text, shown in reports.", "")
+    relay: str = key("A relay that the agent's configuration names.", DEFAULT_RELAY, min_length=1)
+    expect: Annotated[Expect, Read(_Expect, _Expect.value)] = key(
+        "Counts that must be met before the job is taken, so that a list that was cut is not sent to half the people.",
+        Expect(),
+    )
+    send_after: Moment | None = key("Not before this moment.", None)
+    expires: DurationOrMoment | None = key(
+        "Give up on what is still unsent: so long after the job was taken, or at this moment.", None
+    )
+    windows: WindowsField = key(
+        "When it may be sent: the weekly schedule, read by the clock of `timezone`. An empty list means always.",
+        Windows.always(),
+        written=[],
+    )
+    timezone: ZoneField | None = key(
+        "For windows, for moments without an offset, and for the report. Without it the agent's.", None
+    )
+    rate: RateField | None = key("At most so many recipients, evenly.", None)
+    domain_rates: DomainRates = key(
+        'The same by the recipient\'s domain, sub-domains not included; "*" is every other one.',
+        default_factory=dict,
+        written={},
+    )
+    retry: RetryField | None = key("When to try again after a temporary refusal. Without it as the agent does.", None)
+    on_uncertain: Annotated[OnUncertain, Read(Literal["resend", "hold"], OnUncertain)] = key(
+        "What becomes of recipients of whom nobody can know whether they were sent to: sent again after 15 minutes, or"
+        " left for `spoold retry --uncertain JOB`.",
+        OnUncertain.RESEND,
+    )
+    priority: Annotated[Priority, Read(Literal["low", "normal", "high"], Priority)] = key(
+        "Which jobs get more turns.", Priority.NORMAL
+    )
+    strict: bool = key("true: any bad recipient rejects the whole job, instead of failing alone.", False)
+    allow_duplicate: bool = key("true: the same content may be sent once more while an earlier job is known.", False)
 
 
 def _aware(key: str, moment: datetime | None, zone: tzinfo, notes: list[str]) -> datetime | None:

@@ -1,14 +1,11 @@
-"""SPOOL/status.json and SPOOL/metrics.prom: the agent's own state, for people's tools and for Prometheus."""
+"""SPOOL/status.json: the agent's own state, for people's tools."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
 import orjson
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from spoold.core.state import JobState, RecipientState
 from spoold.report.clock import rfc3339
@@ -118,40 +115,3 @@ def _job(job: JobRow, zone: tzinfo) -> dict[str, object]:
         "total": job.total,
         "counts": {state.label: job.counts.get(state, 0) for state in RecipientState},
     }
-
-
-class _Collector(Collector):
-    def __init__(self, agent: AgentState) -> None:
-        self._agent = agent
-
-    def collect(self) -> Iterator[Metric]:
-        agent = self._agent
-        info = GaugeMetricFamily("spoold_build_info", "The running version.", labels=["version"])
-        info.add_metric([agent.version], 1)
-        yield info
-        yield GaugeMetricFamily("spoold_start_time_seconds", "When the agent started.", agent.started_at)
-        yield CounterMetricFamily("spoold_sent", "Recipients accepted by a relay since the start.", agent.sent)
-        recipients = GaugeMetricFamily("spoold_recipients", "Recipients of live jobs by state.", labels=["state"])
-        for state in RecipientState:
-            recipients.add_metric([state.label], agent.jobs.recipients.get(state, 0))
-        yield recipients
-        jobs = GaugeMetricFamily("spoold_jobs", "Live jobs by state.", labels=["state"])
-        for state_of_job in JobState:
-            if not state_of_job.final:
-                jobs.add_metric([state_of_job.value], agent.jobs.states.get(state_of_job, 0))
-        yield jobs
-        yield GaugeMetricFamily("spoold_uploads", "Uploads that are not complete.", len(agent.uploads))
-        up = GaugeMetricFamily("spoold_relay_up", "Whether the relay can be used.", labels=["relay"])
-        connections = GaugeMetricFamily("spoold_relay_connections", "Open connections.", labels=["relay"])
-        for relay in agent.relays:
-            up.add_metric([relay.name], int(relay.up))
-            connections.add_metric([relay.name], relay.connections)
-        yield up
-        yield connections
-
-
-def metrics(agent: AgentState) -> bytes:
-    """The same in Prometheus' text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(agent))
-    return generate_latest(registry)

@@ -73,9 +73,13 @@ def status_json(status: Status) -> bytes:
 
 def headline(job: JobRow, zone: tzinfo) -> str:
     """The state in one line of plain words."""
-    state, reason, next_at = job.state, job.standing.reason, job.standing.next_at
-    words = state.value if state is not JobState.REJECTED else "rejected: nothing was sent"
-    if reason and state is not JobState.REJECTED:
+    return state_in_words(job.state, job.standing.reason, job.standing.next_at, zone)
+
+
+def state_in_words(state: str, reason: str | None, next_at: float | None, zone: tzinfo) -> str:
+    """The same of a state as reports have it."""
+    words = state if state != JobState.REJECTED.value else "rejected: nothing was sent"
+    if reason and state != JobState.REJECTED.value:
         words += f": {_REASONS.get(reason, reason)}"
     if next_at is not None:
         words += f", next at {for_people(next_at, zone)}"

@@ -56,7 +56,7 @@ class Session(asyncio.Protocol):
         self, transport: asyncio.Transport, extensions: dict[str, str], remote_mta: str, timeouts: Timeouts
     ) -> None:
         self._transport = transport
-        self._extensions = extensions
+        self.extensions = extensions
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
@@ -85,6 +85,10 @@ class Session(asyncio.Protocol):
         """Whether another transaction may begin."""
         return self._end is None and not self._transport.is_closing()
 
+    def transport_info(self, name: str) -> object:
+        """What the transport knows of the connection, such as its `ssl_object`: asyncio's extra information."""
+        return self._transport.get_extra_info(name)
+
     @property
     def depth(self) -> int:
         """How many transactions may be under way: the one in its data, and the next in line behind it."""
@@ -103,12 +107,12 @@ class Session(asyncio.Protocol):
         connection before the dot: temporary for the recipients. `may_go` is asked when MAIL and when the body would leave; False
         returns the recipients untried.
         """
-        if (refused := refusal(envelope, self._extensions)) is not None:
+        if (refused := refusal(envelope, self.extensions)) is not None:
             done(Transaction([refused] * len(envelope.recipients)))
         elif self._end is not None:
             done(Transaction([returned(self._end)] * len(envelope.recipients)))
         else:
-            self._queue.append(Exchange(envelope, self._extensions, self._pipelining, body, done, may_go))
+            self._queue.append(Exchange(envelope, self.extensions, self._pipelining, body, done, may_go))
             if not self._flight or (self._pipelining and self._flight[-1].next_may_open and self._limits is None):
                 opening = self._open_next()
                 if opening:

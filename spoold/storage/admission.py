@@ -15,6 +15,7 @@ import orjson
 
 from spoold.core.state import JobState, RecipientState
 from spoold.failpoint import failpoint
+from spoold.storage import outbox
 from spoold.storage.database import Database, silent
 from spoold.storage.record import Admitted, NewMessage, NewRecipient, id_in_job, id_range
 
@@ -183,6 +184,9 @@ class Admission:
             states[state] += count
         name = _free_name(connection, admitted.upload, self._is_free)
         standing = admitted.standing
+        outbox.told(connection, job_id, admitted.upload)
+        if standing.state.final:
+            outbox.put(connection, job_id)
         connection.execute(
             "UPDATE job SET name = ?, accepted = 1, manifest = ?, state = ?, reason = ?, next_at = ?, digest = ?, total = ?,"
             " claim = ?, held = ?, cancelled = ?, warnings = ?, errors = ? WHERE id = ?",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import orjson
 
@@ -23,6 +23,25 @@ class Recipient:
     address: str
     message: str | None
     extra: dict[str, str]
+
+
+class Undelivered(NamedTuple):
+    """A recipient whose mail did not arrive, or not yet; `number` counts the job's recipients from 1, moments are POSIX
+    seconds, `message` is the path of its message.
+    """
+
+    number: int
+    line: int
+    address: str
+    state: RecipientState
+    attempts: int
+    code: int | None
+    status: str | None
+    diagnostic: str | None
+    remote_mta: str | None
+    first_attempt_at: float | None
+    last_attempt_at: float | None
+    message: str | None
 
 
 class Archive:
@@ -62,6 +81,26 @@ class Archive:
                 ).fetchall()
                 for _, address, message, extra in rows:
                     yield Recipient(address, message, orjson.loads(extra) if extra else {})
+                if len(rows) < _CHUNK:
+                    return
+                low = rows[-1][0] + 1
+
+    def undelivered(self, job_id: int, states: Sequence[RecipientState]) -> Iterator[Undelivered]:
+        """Those in one of `states`, in the order of the file."""
+        first, high = id_range(job_id)
+        low = first
+        wanted = orjson.dumps([int(state) for state in states]).decode()
+        with self._database.reading() as reader:
+            while True:
+                rows = reader.execute(
+                    "SELECT r.id, r.line, r.address, r.state, r.attempts, r.code, r.status, r.diagnostic, r.remote_mta,"
+                    " r.first_attempt_at, r.last_attempt_at, m.path"
+                    " FROM recipient r LEFT JOIN message m ON m.id = r.message_id"
+                    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
+                    (low, high, wanted, _CHUNK),
+                ).fetchall()
+                for row in rows:
+                    yield Undelivered(row[0] - first, row[1], row[2], RecipientState(row[3]), *row[4:])
                 if len(rows) < _CHUNK:
                     return
                 low = rows[-1][0] + 1

@@ -3,9 +3,11 @@
 A list is read in chunks, each a transaction of its own, so that a report of a million rows keeps no snapshot open.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import orjson
 
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
@@ -152,17 +154,22 @@ class Ledger:
             ).fetchall()
         return [(row[0], row[1], row[2]) for row in rows], max((row[3] for row in rows), default=after)
 
-    def recipients(self, job_id: int) -> Iterator[RecipientRow]:
-        """Every recipient in the order of the file."""
+    def recipients(
+        self, job_id: int, states: Collection[RecipientState] = tuple(RecipientState)
+    ) -> Iterator[RecipientRow]:
+        """The recipients in the order of the file: all, or those whose state (*sending* being what it was before) is one
+        of `states`.
+        """
         low, high = id_range(job_id)
+        among = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
             while True:
                 rows = reader.execute(
                     "SELECT r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END, r.attempts, r.code,"
                     " r.status, r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path"
                     " FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
-                    " WHERE r.id BETWEEN ? AND ? ORDER BY r.id LIMIT ?",
-                    (low, high, _CHUNK),
+                    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
+                    (low, high, among, _CHUNK),
                 ).fetchall()
                 for row in rows:
                     yield RecipientRow(row[1], row[2], _STATES[row[3]], *row[4:])

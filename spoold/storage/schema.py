@@ -6,12 +6,13 @@ intent to send: it is committed before a transaction opens and goes in the commi
 found at start is
 *uncertain*. `timing` is the last good edit of
 job.yaml, of which only the timing counts. The three tallies are kept in the same commits as the recipients, so that no report has to count.
-`compact` saves parsing job.yaml (see `core.compact`); a row that is missing is made again.
+`compact` saves parsing job.yaml (see `core.compact`); a row that is missing is made again. `ended` and `notice` are
+`storage.outbox`'s.
 
 Every version's schema may be applied to the databases of those before it: it only adds tables.
 """
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = f"""
 BEGIN;
@@ -45,6 +46,13 @@ CREATE TABLE IF NOT EXISTS compact (
     job_id INTEGER PRIMARY KEY,
     key BLOB NOT NULL,
     manifest BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ended (
+    job_id INTEGER PRIMARY KEY,
+    upload TEXT
+);
+CREATE TABLE IF NOT EXISTS notice (
+    job_id INTEGER PRIMARY KEY
 );
 CREATE TABLE IF NOT EXISTS message (
     id INTEGER PRIMARY KEY,

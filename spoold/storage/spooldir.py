@@ -6,10 +6,12 @@ What is left of an upload afterwards, `new/.taken-JOB`, is rubbish.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
@@ -58,12 +60,13 @@ class Spool:
 
     @staticmethod
     def create(path: FilePath) -> list[str]:
-        """Make what is missing of a spool at `path`; returns the names that were made."""
+        """Make what is missing of a spool at `path`, closed to others; returns the names that were made."""
         made = []
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o750, exist_ok=True)
         for name in ("tmp", *FOLDERS):
             if not (path / name).is_dir():
-                (path / name).mkdir()
+                (path / name).mkdir(mode=0o750)
                 made.append(name)
         if not (path / PRIVATE).is_dir():
             (path / PRIVATE).mkdir(mode=0o700)
@@ -76,6 +79,16 @@ class Spool:
         if all((path / name).is_dir() for name in ("tmp", *FOLDERS)):
             with contextlib.suppress(FileExistsError):
                 (path / PRIVATE).mkdir(mode=0o700)
+
+    def adopt_umask(self) -> None:
+        """Let what this process makes from now on be as open as `new/` is: never to others where that is closed to
+        them, and to the group, for CANCEL and the like, where that is a setgid folder that the group may write to.
+        """
+        mode = stat.S_IMODE(os.fstat(self.fd("new")).st_mode)
+        mask = os.umask(0o077) | ~mode & 0o007
+        if mode & stat.S_ISGID and mode & stat.S_IWGRP:
+            mask &= ~0o070
+        os.umask(mask)
 
     def close(self) -> None:
         for fd in (*self._fds.values(), self.root):
@@ -117,6 +130,14 @@ class Spool:
         finally:
             os.close(fd)
         return False
+
+    def check_folders(self) -> None:
+        """Raises OSError where a folder's name stands for another one than at the start: nobody would look there."""
+        for name, fd in self._fds.items():
+            ours, found = os.fstat(fd), self.files.stat(self.root, (name,))
+            if found is None or found.inode != ours.st_ino:
+                problem = "is missing" if found is None else "is another folder than at the start"
+                raise OSError(errno.ESTALE, f"{name}/ {problem}; put the first one back, or restart the agent")
 
     def jobs(self, folder: str) -> list[str]:
         """The names in `folder` that do not begin with a dot, sorted."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import orjson
 
 from spoold.core.state import JobState, RecipientState, Standing
+from spoold.storage import outbox
 from spoold.storage.database import Database, silent
 from spoold.storage.journal import Journal, Tallies
 from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
@@ -155,9 +156,15 @@ class Store:
     # --- jobs -------------------------------------------------------------------------------------------------------
 
     def stand(self, job_id: int, standing: Standing, since: float) -> "asyncio.Future[None]":
-        return self._set(
-            job_id, state=standing.state.value, reason=standing.reason, next_at=standing.next_at, since=since
-        )
+        def write(connection: sqlite3.Connection) -> None:
+            if standing.state.final:
+                outbox.put(connection, job_id)
+            connection.execute(
+                "UPDATE job SET state = ?, reason = ?, next_at = ?, since = ? WHERE id = ?",
+                (standing.state.value, standing.reason, standing.next_at, since, job_id),
+            )
+
+        return self._database.write_soon(write)
 
     def hold(self, job_id: int, held: bool) -> "asyncio.Future[None]":
         return self._set(job_id, held=held)
@@ -278,6 +285,7 @@ class Store:
                 connection.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))  # noqa: S608 - our own names
             for table in ("recipient", "message"):
                 connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (low, high))  # noqa: S608 - as above
+            outbox.forget(connection, job_id)
             connection.execute("DELETE FROM job WHERE id = ?", (job_id,))
 
         self._database.write(write)

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
+from spoold.agent.tally import Tally
 from spoold.agent.terms import Defaults, terms_of
 from spoold.core.manifest import parse_manifest
 from spoold.core.message import MessageFacts
@@ -67,6 +68,7 @@ class Week:
             Limiter(Limits(agent=Rate(30, 3600.0)), {}),
             bodies,
             self.threads,
+            Tally(),
             clock=lambda: self.now,
             monotonic=lambda: self.now - BEGIN.timestamp(),
             changed=lambda _: None,

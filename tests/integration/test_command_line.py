@@ -151,7 +151,7 @@ def test_wrong_configuration_ends_with_two_and_a_line_for_each_problem(config: P
     assert any("'prot'; did you mean 'port'?" in line for line in lines)
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "cancel"])
+@pytest.mark.parametrize("command", ["run", "status", "cancel"])
 def test_missing_spool_is_named_with_what_makes_one(tmp_path: Path, command: str) -> None:
     (tmp_path / "spoold.yaml").write_text("spool: nowhere\nrelays: {default: {host: localhost}}\n")
     done = spoold(command, *(["job"] if command == "cancel" else []), cwd=tmp_path)
@@ -395,7 +395,8 @@ def on_a_terminal(config: Path, *arguments: str, environ: dict[str, str]) -> tup
 def test_watch_ends_with_ctrl_c_and_is_quiet_about_it(config: Path) -> None:
     code, seen = on_a_terminal(config, "status", "--watch", environ={})
     assert code == 0
-    assert b"\x1b[2J" in seen  # the screen was cleared
+    assert b"\x1b[?1049h" in seen  # a screen of its own
+    assert seen.endswith(b"No jobs.\r\n")  # what was seen last stays
     for word in (b"Traceback", b"KeyboardInterrupt", b"spoold: "):
         assert word not in seen
 

@@ -61,7 +61,7 @@ def drop_personal(agent: Agent, name: str) -> list[str]:
     return addresses
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("pickup-")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("pickup-", "notice-"))])
 def test_start_after_kills_at_a_failpoint_finishes_all_and_sends_nothing_twice(
     name: str, agent: Agent, relay: Relay
 ) -> None:

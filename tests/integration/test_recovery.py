@@ -133,7 +133,7 @@ def test_database_of_the_version_before_is_taken_over_with_its_jobs_and_edits(ag
     wait_for(lambda: (agent.status("job") or before)["updated_at"] != before["updated_at"], what="a new report")
     with closing(connect(agent)) as database:
         assert database.execute("SELECT * FROM compact").fetchall() == compacts
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
     (agent.spool / "deferred" / "job" / "job.yaml").write_text(edited.replace("2036", "2020"))
     assert agent.wait_state("job", "finished")["counts"]["sent"] == 5
 

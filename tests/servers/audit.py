@@ -82,19 +82,28 @@ def audit(agent: Agent, accepted: Sequence[Accepted], jobs: Mapping[str, Sequenc
 
 
 def recount(database: sqlite3.Connection) -> None:
-    """The tallies are what counting gives."""
+    """The tallies are what counting gives, where every recipient's state comes from an attempt."""
+    recount_states(database)
+    assert _rows(database, "SELECT job_id, result, code, status, sum(n) FROM reply_tally GROUP BY 1, 2, 3, 4") == _rows(
+        database, "SELECT job_id, result, coalesce(code, 0), status, count(*) FROM attempt GROUP BY 1, 2, 3, 4"
+    )
+
+
+def _rows(database: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
+    return sorted(database.execute(query).fetchall())
+
+
+def recount_states(database: sqlite3.Connection) -> None:
+    """The tallies of states and attempts are what counting gives."""
 
     def rows(query: str) -> list[tuple[Any, ...]]:
-        return sorted(database.execute(query).fetchall())
+        return _rows(database, query)
 
     assert rows("SELECT job_id, state, n FROM state_tally WHERE n") == rows(
         "SELECT job_id, state, count(*) FROM recipient GROUP BY 1, 2"
     )
     assert rows("SELECT job_id, domain, state, n FROM domain_tally WHERE n") == rows(
         "SELECT job_id, domain, state, count(*) FROM recipient GROUP BY 1, 2, 3"
-    )
-    assert rows("SELECT job_id, result, code, status, sum(n) FROM reply_tally GROUP BY 1, 2, 3, 4") == rows(
-        "SELECT job_id, result, coalesce(code, 0), status, count(*) FROM attempt GROUP BY 1, 2, 3, 4"
     )
     assert rows("SELECT id, attempts FROM job WHERE attempts") == rows(
         "SELECT job_id, count(*) FROM attempt GROUP BY 1"

@@ -10,6 +10,7 @@ It runs its own event loop in its own thread, so that a test may block or run a 
 import argparse
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import ssl
@@ -203,7 +204,18 @@ class Relay(Settings):
         for wire in sessions.values():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wire.lost.wait(), 1)
-        self._reserved = self._bind(self.port)
+        self._reserved = await self._bind_again()
+
+    async def _bind_again(self) -> socket.socket:
+        """Get the port back. A program that is being started just now, by another thread, may have the listener a little longer."""
+        deadline = self._loop.time() + 10
+        while True:
+            try:
+                return self._bind(self.port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or self._loop.time() > deadline:
+                    raise
+            await asyncio.sleep(0.02)  # a poll, bounded by the deadline above
 
     async def _set_accepting(self, accepting: bool) -> None:
         if self._acceptor:

@@ -313,3 +313,12 @@ def test_find_takes_the_option_then_the_variable_then_the_working_directory(
     assert find(None, {"SPOOLD_CONFIG": "variable.yaml"}) == Path("variable.yaml")
     (tmp_path / "spoold.yaml").write_text(MINIMAL)
     assert find(None, {}) == Path("spoold.yaml")
+
+
+def test_summaries_go_to_a_valid_address_by_the_default_relay(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL).agent.notify is None
+    found = load(tmp_path, MINIMAL + "notify: Ops@Bücher.example\n").agent.notify
+    assert found is not None
+    assert found.envelope == "Ops@xn--bcher-kva.example"
+    wrong = problems(tmp_path, "spool: .\nrelays: {main: {host: localhost}}\nnotify: ops@x.example\n")
+    assert wrong == {"3:9": "summary mails go by the relay named default, and there is none; there are main"}
