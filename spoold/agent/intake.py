@@ -7,7 +7,7 @@ Whatever goes wrong before that commit, the uploads go back to new/.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from spoold.agent.acceptance import Settings, is_large
@@ -20,7 +20,6 @@ from spoold.agent.taking import give_back, remove_rest, set_aside
 from spoold.agent.tally import Tally
 from spoold.core.problem import printable
 from spoold.storage.admission import Admission
-from spoold.storage.files import Kind
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -29,8 +28,7 @@ _BATCH = 50
 
 
 class Intake:
-    """See the module. `accepted` is told the ids of the new jobs that are to be sent, `follow` the folders of an upload that is
-    not complete yet; both from worker threads."""
+    """See the module. `accepted` is told the ids of the new jobs that are to be sent, from worker threads."""
 
     def __init__(
         self,
@@ -43,7 +41,6 @@ class Intake:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         accepted: Callable[[list[int]], None],
-        follow: Callable[[str, Iterable[str]], None],
         reserve: int,
     ) -> None:
         self._spool = spool
@@ -52,7 +49,6 @@ class Intake:
         self._settings = settings
         self._monotonic = monotonic
         self._accepted = accepted
-        self._follow = follow
         self._enlistment = Enlistment(
             spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
         )
@@ -75,17 +71,15 @@ class Intake:
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 
-    def hint(self, name: str, *, renamed_in: bool | None = None) -> None:
-        """Something stirred in the upload `name`; `renamed_in` says how itself came, or that it is no longer there: True
-        if it was renamed in from outside new/.
-        """
+    def hint(self, name: str, *, renamed_in: bool = False) -> None:
+        """The upload `name` came, by a rename from outside new/ or otherwise, or has gone."""
         if renamed_in:
             self._renamed.add(name)
-        elif renamed_in is not None:
+        else:
             self._renamed.discard(name)
         upload = self._uploads.get(name)
         if upload is not None:
-            upload.renamed_in = upload.renamed_in or bool(renamed_in)
+            upload.renamed_in = upload.renamed_in or renamed_in
             upload.look_at = 0.0
 
     def scan(self) -> float | None:
@@ -179,9 +173,7 @@ class Intake:
         verdict = seen.verdict
         if verdict.rule is None:
             upload.waits_for = verdict.waits_for
-            folders = (name for name, entry in seen.entries.items() if entry.kind is Kind.DIRECTORY)
-            self._follow(upload.name, ("", *folders))
-            # Notification may fail and network file systems have none: look again soon, but not all the time.
+            # What changes inside an upload is not notified: look again soon, but not all the time.
             cost = self._monotonic() - begun
             soonest = max(1.0, 10 * cost)
             upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))

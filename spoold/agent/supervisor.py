@@ -176,7 +176,6 @@ class Supervisor:
             clock=self._clock,
             monotonic=self._monotonic,
             accepted=lambda job_ids: self._soon(self._accepted, job_ids),
-            follow=self._watcher.follow,
             reserve=self._reserve,
         )
         self._bulletin = Bulletin(
@@ -346,7 +345,7 @@ class Supervisor:
             with self._tolerant("control files"):
                 await self._orders.obey()
 
-    def _stirred(self, upload: str, renamed_in: bool | None) -> None:
+    def _stirred(self, upload: str, renamed_in: bool) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
         self._scan_now.set()
 
