@@ -37,7 +37,7 @@ from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import TAKE, Spool
 
 #: Seconds until an upload that could not be taken is looked at again.
-_AFTER_ERROR = 30.0
+_AFTER_ERROR = 5.0
 
 
 @dataclass(slots=True)

@@ -286,7 +286,7 @@ def test_declared_uploads_are_taken_at_once_and_quiet_ones_become_stale_where_qu
     assert time.monotonic() - start >= 6
     assert sorted(relay.recipients) == ["ada@ready.example", "ada@renamed.example", "ada@sealed.example"]
     assert relay.violations == []
-    assert not list(new.iterdir())
+    wait_for(lambda: not list(new.iterdir()), what="an empty new/")
 
 
 def test_upload_that_keeps_changing_is_not_quiet(tmp_path: Path, relay: Relay) -> None:
