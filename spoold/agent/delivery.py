@@ -14,9 +14,9 @@ from typing import Protocol
 from spoold.agent.body import WHOLE, Body, BodyReader
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
-from spoold.core.outcome import Fault, FaultKind, Outcome, Result, deferred
+from spoold.agent.recorder import Recorder, tell
+from spoold.core.outcome import Fault, FaultKind, Result, deferred
 from spoold.core.problem import printable
-from spoold.core.state import RecipientState, Transition, after_outcome, gave_up
 from spoold.failpoint import failpoint
 from spoold.smtp.concurrency import STALL, Concurrency
 from spoold.smtp.connection import Relay, connect
@@ -99,7 +99,7 @@ class Delivery:
         self._lanes: list[_Lane] = []
         self._workers: set[asyncio.Task[None]] = set()
         self._launch: asyncio.Task[None] | None = None
-        self._ended: list[tuple[_Claim, list[Outcome]]] = []
+        self._recorder = Recorder(relay.name, journal, clock, work.recorded)
         self._pumping = False
         self._busy = False
         self._retired = False
@@ -139,7 +139,7 @@ class Delivery:
         self.retire()
         while tasks := [*self._workers, *([self._launch] if self._launch else [])]:
             await asyncio.wait(tasks)
-        self._record_ended()
+        self._recorder.flush()
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Delivery:
         self._pumping = False
         if self._launch is not None:
             return  # it pumps again when it has begun: till then what ends and what becomes free collects
-        self._record_ended()
+        self._recorder.flush()
         if self._retired or not self._has_use():
             self._busy = False
             return
@@ -356,7 +356,7 @@ class Delivery:
                 path = printable(claim.recipients[0].message.path)
                 log("agent.task_failed", where=f"message {path} of {claim.job.name}", error=repr(body))
                 reason = f"internal error: {body!r}"
-            self._ended.append((claim, [deferred("4.3.0", reason)] * len(claim.recipients)))
+            self._recorder.add(claim.job, claim.recipients, [deferred("4.3.0", reason)] * len(claim.recipients), "")
             self._free(claim.lane)
             self._pump_soon()
         elif not self._may_go(claim.job) or not claim.lane.session.usable:
@@ -400,80 +400,10 @@ class Delivery:
         elif done.outcomes[0].result is not Result.RETURNED:
             self.health.worked()
             self._concurrency.ended(now, self.connected, busy=self._busy)
-        self._tell(claim, done.outcomes)
-        self._ended.append((claim, done.outcomes))
+        tell(claim.job, claim.recipients, done.outcomes, self.relay.name)
+        self._recorder.add(claim.job, claim.recipients, done.outcomes, claim.lane.session.remote_mta)
         self._free(claim.lane)
         self._pump_soon()
 
     def _others(self, lane: _Lane) -> bool:
         return any(other.session.usable for other in self._lanes if other is not lane)
-
-    # --- outcomes ---------------------------------------------------------------------------------------------------
-
-    def _record_ended(self) -> None:
-        if not self._ended:
-            return
-        failpoint("before-outcome")
-        ended, self._ended = self._ended, []
-        now = self._clock()
-        by_job: dict[int, tuple[LiveJob, list[Record]]] = {}
-        everything = []
-        for claim, outcomes in ended:
-            job, relay, remote_mta = claim.job, self.relay.name, claim.lane.session.remote_mta
-            records = [
-                Record(
-                    recipient,
-                    self._transition(job, recipient, outcome, now),
-                    relay,
-                    remote_mta,
-                    now,
-                    outcome.result is not Result.RETURNED,
-                )
-                for recipient, outcome in zip(claim.recipients, outcomes, strict=True)
-            ]
-            by_job.setdefault(job.id, (job, []))[1].extend(records)
-            everything += records
-        try:
-            written = self._journal.record(everything)
-        except DatabaseError:
-            return  # the database has told the supervisor; the claims stay, and are *uncertain* at the next start
-        written.add_done_callback(partial(self._recorded, list(by_job.values())))
-
-    def _recorded(self, by_job: list[tuple[LiveJob, list[Record]]], written: "asyncio.Future[None]") -> None:
-        if written.cancelled() or written.exception() is not None:
-            return  # as above
-        failpoint("after-outcome")
-        for job, records in by_job:
-            self._work.recorded(job, records)
-
-    def _transition(self, job: LiveJob, recipient: DueRecipient, outcome: Outcome, now: float) -> Transition:
-        transition = after_outcome(recipient, outcome, job.terms.retry, job.manifest.on_uncertain, now)
-        expires_at = job.terms.expires_at
-        if (
-            transition.state is RecipientState.DEFERRED
-            and outcome.result is not Result.RETURNED
-            and expires_at is not None
-            and transition.due_at is not None
-            and transition.due_at >= expires_at
-        ):
-            # The job ends before the next try would come.
-            ended = gave_up(outcome, transition.attempts)
-            return Transition(RecipientState.EXPIRED, transition.attempts, transition.first_attempt_at, None, ended)
-        return transition
-
-    def _tell(self, claim: _Claim, outcomes: list[Outcome]) -> None:
-        results = [outcome.result for outcome in outcomes]
-        common = {"job": claim.job.name, "message": claim.recipients[0].message.path, "relay": self.relay.name}
-        if sent := results.count(Result.SENT):
-            log("message.sent", recipients=sent, **common)
-            if sent == len(results):
-                return
-        if uncertain := results.count(Result.UNCERTAIN):
-            first = outcomes[results.index(Result.UNCERTAIN)]
-            log("message.uncertain", recipients=uncertain, error=first.diagnostic, **common)
-        failed, put_off = results.count(Result.FAILED), results.count(Result.DEFERRED)
-        if failed or put_off:
-            first = next(outcome for outcome in outcomes if outcome.result in (Result.FAILED, Result.DEFERRED))
-            log(
-                "message.refused", sent=sent, failed=failed, deferred=put_off, reply=first.diagnostic, **common,
-            )  # fmt: skip
