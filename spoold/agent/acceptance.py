@@ -8,7 +8,7 @@ from datetime import datetime
 
 from spoold.agent.examination import Examination, Findings
 from spoold.agent.inbox import Seen, read_manifest
-from spoold.agent.taking import Taken
+from spoold.agent.taking import ChangedError, Taken
 from spoold.agent.terms import Defaults, compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, IntakePolicy, Rule
 from spoold.core.document import DocumentError
@@ -68,7 +68,7 @@ class Acceptance:
         job_id = self._admission.begin(name, b"", self._clock())
         try:
             return self._admit(job_id, name, root, seen, taken, rule, errors, settings)
-        except OSError:
+        except (OSError, ChangedError):
             self._admission.discard(job_id)
             raise
 
@@ -112,6 +112,9 @@ class Acceptance:
             else:
                 findings = self._examine(job_id, root, seen, taken.hashes, manifest, now, settings)
                 errors.extend(findings.errors)
+                if taken.unread is not None and not errors:
+                    # The limit was raised meanwhile, by a reload.
+                    raise ChangedError(f"{printable(taken.unread)} was too large to be read, and no longer is")
         admitted = self._judge(
             upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
         )

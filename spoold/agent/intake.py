@@ -210,7 +210,7 @@ class Intake:
                 self._spool.files.make_directory(self._spool.fd("active"), TAKE + name)
                 taken = Taken({}, os.urandom(32))
             else:
-                taken = take(self._spool, name, seen.entries.values(), seen.owner)
+                taken = take(self._spool, name, seen.entries.values(), seen.owner, seen.unread)
             if rule is Rule.SEALED and not errors:
                 self._check_seal(upload, taken)
             with self._spool.job("active", TAKE + name) as root:

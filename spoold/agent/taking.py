@@ -31,10 +31,14 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole."""
+    """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole.
+
+    Where a file is `unread` the digest is nobody's: such a job is rejected.
+    """
 
     hashes: Mapping[str, bytes]
     digest: bytes
+    unread: str | None = None
 
 
 def claim(spool: Spool, name: str) -> str:
@@ -57,12 +61,13 @@ def claim(spool: Spool, name: str) -> str:
     return key
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken:
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: str | None = None) -> Taken:
     """Bring the claimed upload's files into `active/.take-NAME`, durable and hashed.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
-    unfinished transfer left under a hidden temporary name stays behind.
+    unfinished transfer left under a hidden temporary name stays behind. The file `unread` is neither hashed nor copied:
+    where the others are moved it is too, else it stays behind.
     """
     entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
     files = spool.files
@@ -80,22 +85,25 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
                 files.sync(parent)
         files.sync(spool.fd("active"))
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
+        kept = [entry for entry in wanted if move or entry.name != unread]
         for entry in wanted:
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             if move:
                 _move(spool, source, target, entry.path)
                 after = files.stat(target, entry.path)
+            elif entry.name == unread:
+                after = files.stat(source, entry.path)
             else:
                 hashes[entry.name] = _copy(spool, source, target, entry.path)
                 after = files.stat(source, entry.path)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-        if len(wanted) > _MANY:
+        if len(kept) > _MANY:
             files.sync_filesystem(target)
         else:
-            for entry in wanted:
+            for entry in kept:
                 files.sync_file(target, entry.path)
                 failpoint("file-synced")
         for path in {entry.path[:-1] for entry in wanted} | {()}:
@@ -103,8 +111,9 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taken
                 files.sync(folder)
         if move:
             for entry in wanted:
-                hashes[entry.name] = _hash(spool, target, entry.path)
-    return Taken(hashes, content_digest(hashes))
+                if entry.name != unread:
+                    hashes[entry.name] = _hash(spool, target, entry.path)
+    return Taken(hashes, content_digest(hashes) if unread is None else os.urandom(32), unread)
 
 
 def _is_rest(name: str) -> bool:
