@@ -1,7 +1,7 @@
 """What the agent says of itself: SPOOL/status.json, metrics.prom and index.html, and one line for the service manager."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import tzinfo
 
 from markupsafe import Markup
@@ -63,11 +63,11 @@ class Bulletin:
         )
         return text + (f"; relay down: {', '.join(down)}" if down else "")
 
-    def write(self, word: str, warnings: Sequence[str], zone: tzinfo) -> None:
+    def write(self, word: str, zone: tzinfo) -> None:
         """Write the files; `word` is running, stopping or stopped. For a thread."""
         now = self._clock()
         since = now - self._monotonic()
-        warnings = list(warnings)
+        warnings = []
         if self._dispatcher.disk_full:
             warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
         state = AgentState(

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from spoold.agent.event import log
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import (
     MANIFEST,
@@ -24,6 +25,7 @@ from spoold.core.completeness import (
 )
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
+from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
 
@@ -62,6 +64,12 @@ class Upload:
     """What is left to do of an upload that has become a job."""
     hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
     counts: tuple[int, _Counts] | None = None
+
+    def tell(self, problem: str) -> None:
+        """Say what is wrong, in status.json and once in the log."""
+        if self.waits_for != problem:
+            log("upload.problem", upload=printable(self.name), problem=problem)
+        self.waits_for = problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -53,15 +53,20 @@ class Orders:
         now = self._clock()
         self._round += 1
         everybody = self._round % 2 == 0
-        jobs = [
-            (job.id, job.name, job.standing.state.folder)
-            for job in self._dispatcher.jobs.values()
-            if everybody or _may_send_soon(job.standing, now)
-        ]
         if everybody:
             self._control.forget(self._dispatcher.jobs.keys())
+        jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]
+        await self._look(jobs, now, manifests=everybody)
+
+    async def obey_in(self, job_ids: Iterable[int]) -> None:
+        """The same for these jobs alone, as far as they are live."""
+        jobs = [job for job_id in job_ids if (job := self._dispatcher.jobs.get(job_id)) is not None]
+        await self._look(jobs, self._clock(), manifests=False)
+
+    async def _look(self, live: Iterable[LiveJob], now: float, *, manifests: bool) -> None:
+        jobs = [(job.id, job.name, job.standing.state.folder) for job in live]
         look = asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(self._control.look, jobs, now, manifests=everybody)
+            self._threads, functools.partial(self._control.look, jobs, now, manifests=manifests)
         )
         for found in await look:
             await self._obey(found)

@@ -39,13 +39,14 @@ from spoold.storage.ledger import Ledger
 from spoold.storage.outbox import Outbox
 from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
-from spoold.storage.spooldir import Spool
+from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
 RESERVE = 32 * 1024 * 1024
 _CONTROL_EVERY = 0.9
 _SCAN_EVERY = 1.0
+_SCAN_SHARE = 5.0
 _STATUS_EVERY = 2.0
 #: With many jobs it is written less often: this many times what the last writing took, but at least every five seconds.
 _STATUS_SHARE = 200.0
@@ -68,7 +69,6 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     notify: Address | None = None
     """Who gets a summary mail of each job that ends."""
-    warnings: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -109,7 +109,6 @@ class Supervisor:
         self._state = "running"
         self._stop = asyncio.Event()
         self._scan_now = asyncio.Event()
-        self._control_now = asyncio.Event()
         self._scan_threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
         # A message that is to be sent waits for no recipients that are to be read ahead.
@@ -143,7 +142,7 @@ class Supervisor:
     async def _serve(self) -> None:
         self._store = Store(self._database)
         self._ledger = Ledger(self._database)
-        admission = Admission(self._database)
+        admission = Admission(self._database, lambda name: self._spool.find(name, FOLDERS[1:]) is None)
         self._projector = Projector(
             self._spool,
             self._store,
@@ -167,6 +166,7 @@ class Supervisor:
             changed=self._projector.changed,
             moved=lambda job_id: self._projector.changed(job_id, moved=True),
         )
+        self._watcher = Watcher(self._spool, self._loop, self._stirred)
         self._intake = Intake(
             self._spool,
             admission,
@@ -175,7 +175,8 @@ class Supervisor:
             self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
-            accepted=lambda job_id: self._soon(self._accepted, job_id),
+            accepted=lambda job_ids: self._soon(self._accepted, job_ids),
+            follow=self._watcher.follow,
             reserve=self._reserve,
         )
         self._bulletin = Bulletin(
@@ -206,7 +207,6 @@ class Supervisor:
             clock=self._clock,
             monotonic=self._monotonic,
         )
-        self._watcher = Watcher(self._spool, self._loop, self._stirred)
         await self._loop.run_in_executor(
             self._threads, recover, self._spool, self._store, self._intake, self._projector, self._clock(), self._zone()
         )
@@ -258,13 +258,14 @@ class Supervisor:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *values)
 
-    def _accepted(self, job_id: int) -> None:
+    def _accepted(self, job_ids: list[int]) -> None:
         async def add() -> None:
-            row = await self._loop.run_in_executor(self._threads, self._store.job, job_id)
-            if row is not None and job_id not in self._dispatcher.jobs:
-                self._add(row)
-                self._projector.changed(row.id)
-                self._control_now.set()
+            for row in await self._loop.run_in_executor(self._threads, self._store.jobs, job_ids):
+                if row.id not in self._dispatcher.jobs:
+                    self._add(row)
+                    self._projector.changed(row.id)
+            # What was asked for while they were taken.
+            await self._orders.obey_in(job_ids)
 
         self._group.create_task(add())
 
@@ -275,7 +276,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 try:
-                    await self._loop.run_in_executor(self._threads, self._watcher.start)
+                    self._watcher.start()
                 except OSError as error:
                     log("watch.failed", error=error.strerror or str(error))
                 parts = [
@@ -330,20 +331,22 @@ class Supervisor:
     async def _scan(self) -> None:
         while True:
             self._scan_now.clear()
+            begun = self._monotonic()
             wait = None
             with self._tolerant("new"):
                 wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
+            # While thousands of uploads come in, each look at all of them must find more than one.
+            await asyncio.sleep(min(_SCAN_SHARE * (self._monotonic() - begun), _SCAN_EVERY / 2))
             pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
             await _until(self._scan_now, pause)
 
     async def _look_at_controls(self) -> None:
         while True:
-            await _until(self._control_now, _CONTROL_EVERY)
-            self._control_now.clear()
+            await asyncio.sleep(_CONTROL_EVERY)
             with self._tolerant("control files"):
                 await self._orders.obey()
 
-    def _stirred(self, upload: str, renamed_in: bool) -> None:
+    def _stirred(self, upload: str, renamed_in: bool | None) -> None:
         self._intake.hint(upload, renamed_in=renamed_in)
         self._scan_now.set()
 
@@ -416,9 +419,7 @@ class Supervisor:
 
     async def _publish(self) -> None:
         configuration = self._configuration
-        await self._loop.run_in_executor(
-            self._threads, self._bulletin.write, self._state, configuration.warnings, configuration.defaults.zone
-        )
+        await self._loop.run_in_executor(self._threads, self._bulletin.write, self._state, configuration.defaults.zone)
 
     def _relay_fault(self, job_id: int) -> str | None:
         job = self._dispatcher.jobs.get(job_id)

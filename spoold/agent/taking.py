@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spoold.core.completeness import READY, REPORT, is_content, is_hidden, is_temporary
@@ -30,6 +30,16 @@ class ChangedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Taking:
+    """An upload whose files were brought over, not yet durable. `hashes` are those of copies, `unread` is not read."""
+
+    name: str
+    files: tuple[Path, ...]
+    hashes: Mapping[str, bytes]
+    unread: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole.
 
@@ -42,48 +52,52 @@ class Taken:
 
 
 def claim(spool: Spool, name: str) -> str:
-    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError."""
+    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError.
+
+    `new/` is to be synced before anything of the upload is moved.
+    """
     key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
-    new = spool.fd("new")
     try:
-        spool.files.rename(new, name, new, CLAIM + key)
+        spool.files.rename(spool.fd("new"), name, spool.fd("new"), CLAIM + key)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
-        raise
-    try:
-        spool.files.sync(new)
-    except OSError:
-        # Out of everybody's sight and not taken: nobody would look at it before the next start.
-        spool.files.rename(new, CLAIM + key, new, name)
         raise
     failpoint("claim-renamed")
     return key
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: str | None = None) -> Taken:
-    """Bring the claimed upload's files into `active/.take-NAME`, durable and hashed.
+def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
+    """Make `active/.take-NAME` and the folders of the upload in it.
+
+    `active/` is to be synced before a file is moved there: the way to a file is on the disk before the file is there,
+    else a power cut could leave it nowhere.
+    """
+    files = spool.files
+    files.make_directory(spool.fd("active"), TAKE + name)
+    folders = sorted(entry.path for entry in _wanted(entries) if entry.kind is Kind.DIRECTORY)
+    with spool.job("active", TAKE + name) as target:
+        for path in folders:
+            with files.directory(target, path[:-1]) as parent:
+                files.make_directory(parent, path[-1])
+        for path in {path[:-1] for path in folders}:
+            with files.directory(target, path) as parent:
+                files.sync(parent)
+
+
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: str | None = None) -> Taking:
+    """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
     unfinished transfer left under a hidden temporary name stays behind. The file `unread` is neither hashed nor copied:
     where the others are moved it is too, else it stays behind.
     """
-    entries = [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
+    entries = _wanted(entries)
     files = spool.files
     move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
-    files.make_directory(spool.fd("active"), TAKE + name)
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
-        folders = sorted(entry.path for entry in entries if entry.kind is Kind.DIRECTORY)
-        for path in folders:
-            with files.directory(target, path[:-1]) as parent:
-                files.make_directory(parent, path[-1])
-        # The way to a file is on the disk before the file is there: else a power cut could leave it nowhere.
-        for path in {path[:-1] for path in folders}:
-            with files.directory(target, path) as parent:
-                files.sync(parent)
-        files.sync(spool.fd("active"))
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
         kept = [entry for entry in wanted if move or entry.name != unread]
         for entry in wanted:
@@ -100,20 +114,38 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: 
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-        if len(kept) > _MANY:
-            files.sync_filesystem(target)
-        else:
-            for entry in kept:
-                files.sync_file(target, entry.path)
+    return Taking(name, tuple(entry.path for entry in kept), hashes, unread)
+
+
+def secure(spool: Spool, takings: Sequence[Taking]) -> None:
+    """Make durable what was taken of these uploads. Raises OSError."""
+    files = spool.files
+    if sum(len(taking.files) for taking in takings) > _MANY:
+        files.sync_filesystem(spool.fd("active"))
+        return
+    for taking in takings:
+        with spool.job("active", TAKE + taking.name) as target:
+            for path in taking.files:
+                files.sync_file(target, path)
                 failpoint("file-synced")
-        for path in {entry.path[:-1] for entry in wanted} | {()}:
-            with files.directory(target, path) as folder:
-                files.sync(folder)
-        if move:
-            for entry in wanted:
-                if entry.name != unread:
-                    hashes[entry.name] = _hash(spool, target, entry.path)
-    return Taken(hashes, content_digest(hashes) if unread is None else os.urandom(32), unread)
+            for path in {path[:-1] for path in taking.files} | {()}:
+                with files.directory(target, path) as folder:
+                    files.sync(folder)
+
+
+def digest(spool: Spool, taking: Taking) -> Taken:
+    """The hashes of what was taken."""
+    hashes = dict(taking.hashes)
+    with spool.job("active", TAKE + taking.name) as target:
+        for path in taking.files:
+            name = "/".join(path)
+            if name not in hashes and name != taking.unread:
+                hashes[name] = _hash(spool, target, path)
+    return Taken(hashes, content_digest(hashes) if taking.unread is None else os.urandom(32), taking.unread)
+
+
+def _wanted(entries: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
 
 
 def _is_rest(name: str) -> bool:
@@ -158,20 +190,17 @@ def give_back(spool: Spool, name: str) -> str:
 
 
 def set_aside(spool: Spool, name: str, job: str) -> None:
-    """Rename what is left of an upload that has become a job to `.taken-JOB`, durably.
+    """Rename what is left of an upload that has become a job to `.taken-JOB`; it is rubbish then.
 
-    Nothing may call the job settled before: as `.claim-NAME` it would be given back, and could be sent once more.
+    `new/` is to be synced before the job is called settled: as `.claim-NAME` it would be given back, and could be sent
+    once more.
     """
     if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is not None:
-        spool.move(CLAIM + name, "new", "new", TAKEN + job)
+        spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
 
 
-def drop_claim(spool: Spool, name: str, job: str) -> None:
-    """Remove what is left of an upload that has become a job.
-
-    Raises OSError where another user's folder forbids it; it is out of the way all the same, as `.taken-JOB`.
-    """
-    set_aside(spool, name, job)
+def remove_rest(spool: Spool, job: str) -> None:
+    """Remove what was set aside. Raises OSError where another user's folder forbids it; nobody looks at it again."""
     spool.files.remove_tree(spool.fd("new"), TAKEN + job)
 
 

@@ -55,7 +55,7 @@ class _NoSink:
 
     def add_recipients(self, recipients: list[NewRecipient]) -> None:
         for recipient in recipients:
-            key = hash((recipient.address, recipient.message_id))
+            key = hash((recipient.address, recipient.message))
             self.repeated += key in self.seen
             self.seen.add(key)
 

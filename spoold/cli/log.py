@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -40,9 +39,6 @@ def configure(settings: LogSettings) -> None:
         cache_logger_on_first_use=True,
     )
     event.rebind()
-    # watchdog's remarks, on notifications that were lost and the like, are nothing to act on: the regular look makes up.
-    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"watchdog\.")
 
 
 def _is_journal() -> bool:

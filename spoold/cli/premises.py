@@ -24,10 +24,8 @@ _OTHERS = 0o007
 
 
 def check_configuration(found: Config, findings: Findings) -> None:
-    """The file, its warnings, and the passwords that it names."""
+    """The file, and the passwords that it names."""
     findings.good("configuration", f"configuration {found.path}")
-    for warning in found.agent.warnings:
-        findings.warn("configuration", warning)
     mode = found.path.stat().st_mode
     if mode & 0o002:
         findings.bad("configuration", f"{found.path} can be written to by everybody", f"chmod o-w {found.path}")

@@ -1,8 +1,11 @@
-"""How many connections a relay gets: more while more carry more, fewer at once when the relay says so.
+"""How many connections a relay gets: more as long as that does not carry less, fewer at once when the relay says so.
 
-Widths double as long as that carries more; else it goes back one step and tries again later.
+Widths double up to the limit; one that carried less, and did so twice, is left for the one before, and tried again later.
 Moments are monotonic seconds.
 """
+
+#: What counts as less: a disk that syncs slowly for once, or a busy machine, makes a width look worse than it is.
+_LESS = 0.9
 
 #: The least time that a width is measured for, in seconds.
 _LEAST = 0.025
@@ -30,6 +33,7 @@ class Concurrency:
         self._began: float | None = None
         self._count = 0
         self._warming = 0
+        self._doubts = 0
         self._hold = _HOLD
         self._hold_until = 0.0
         self._shrunk_at = float("-inf")
@@ -52,7 +56,10 @@ class Concurrency:
             return
         rate = self._count / elapsed
         self._began = None
-        if self._before is not None and rate < self._rate:
+        if self._before is not None and rate < _LESS * self._rate:
+            self._doubts += 1
+            if self._doubts < 2:
+                return
             self.width, self._before = self._before, None
             self._hold_until = now + self._hold
             self._hold = min(2 * self._hold, _LONGEST_HOLD)
@@ -61,7 +68,7 @@ class Concurrency:
         elif now >= self._hold_until:
             if self._before is not None:
                 self._hold = _HOLD
-            self._before, self._rate = self.width, rate
+            self._before, self._rate, self._doubts = self.width, rate, 0
             self.width = min(2 * self.width, self.limit)
             self._warming = self.width
 

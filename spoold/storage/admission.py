@@ -1,6 +1,7 @@
-"""Putting a job into the database: chunk by chunk, invisible until one commit says *accepted*.
+"""Putting jobs into the database: each is invisible until one commit says *accepted*.
 
-For intake's threads; every method returns when its writes are durable.
+A large one goes in chunk by chunk before that; any number of small ones go in whole, in one commit. For intake's
+threads; every method returns when its writes are durable.
 """
 
 import os
@@ -8,88 +9,106 @@ import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 
-from spoold.core.message import MessageFacts
 from spoold.core.state import JobState, RecipientState
 from spoold.failpoint import failpoint
 from spoold.storage import outbox
 from spoold.storage.database import Database, silent
-from spoold.storage.record import Admitted, NewRecipient, id_in_job, id_range
+from spoold.storage.record import Admitted, NewMessage, NewRecipient, id_in_job, id_range
 
 #: One statement a chunk: SQLite reads the rows out of JSON by itself. Row by row, the thread would have to get hold of
 #: Python's lock again after each of them, up to 5 ms every time while others send.
 _INSERT_RECIPIENTS = f"""INSERT INTO recipient
     (id, job_id, line, address, domain, smtputf8, message_id, extra, state, due_at, status, diagnostic, category)
     SELECT ?1 + key, ?2, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-    json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+    json_extract(value, '$[3]'), ?5 + json_extract(value, '$[4]'), json_extract(value, '$[5]'),
     iif(json_type(value, '$[6]') = 'null', {RecipientState.QUEUED:d}, {RecipientState.FAILED:d}),
     iif(json_type(value, '$[6]') = 'null', ?3, NULL),
     json_extract(value, '$[6][0]'), json_extract(value, '$[6][1]'), json_extract(value, '$[6][2]')
     FROM json_each(?4)"""  # noqa: S608 - our own numbers
-_CHUNK = 5000
-
+_DELETE = 5000
 
 #: An accepted job with the same content, unless nothing of that was ever going to be sent.
 _TWIN = "SELECT name FROM job WHERE digest = ? AND accepted AND state != 'rejected' ORDER BY id LIMIT 1"
+
+#: (status, category) of recipients that failed at once -> (an example of the diagnostic, how many).
+_Failures = dict[tuple[str, str | None], tuple[str, int]]
 
 
 class TwinError(Exception):
     """A job with the same content was accepted before; the text is its name."""
 
 
-class Admission:
-    """The writing of jobs that are being taken."""
+def rows_of(recipients: Sequence[NewRecipient]) -> bytes:
+    """A chunk of recipients in the form that `Admission.add` takes."""
+    return orjson.dumps(recipients, default=tuple)
 
-    def __init__(self, database: Database) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A small job as a whole. No two of its recipients have the same address and message; all are due at `due_at`.
+
+    Where it must be `unique`, an accepted job of the same content is in its way.
+    """
+
+    admitted: Admitted
+    now: float
+    due_at: float
+    unique: bool
+    messages: Sequence[NewMessage] = field(default=())
+    recipients: Sequence[NewRecipient] = field(default=())
+
+
+class Admission:
+    """The writing of jobs that are being taken. `is_free` says whether a name is free in the spool's folders, too."""
+
+    def __init__(self, database: Database, is_free: Callable[[str], bool]) -> None:
         self._database = database
+        self._is_free = is_free
 
     @property
     def commits(self) -> int:
         """Grows with every commit, of whatever part of the agent."""
         return self._database.commits
 
-    def begin(self, upload: str, manifest: bytes, now: float) -> int:
+    # --- small jobs -------------------------------------------------------------------------------------------------
+
+    def accept_all(self, candidates: Sequence[Candidate]) -> list[tuple[int, str] | TwinError]:
+        """Accept all of these in one commit; gives for each its id and its name, the upload's, or with .2, .3 …"""
+
+        def put(connection: sqlite3.Connection, candidate: Candidate) -> tuple[int, str] | TwinError:
+            twin = _twin(connection, candidate.admitted.digest) if candidate.unique else None
+            if twin is not None:
+                return TwinError(twin)
+            job_id = _begin(connection, candidate.admitted.upload, candidate.now)
+            _add(connection, job_id, candidate.messages, 1, rows_of(candidate.recipients), candidate.due_at)
+            domains: Counter[tuple[str, int]] = Counter()
+            failures: _Failures = {}
+            for recipient in candidate.recipients:
+                state = RecipientState.QUEUED if recipient.failure is None else RecipientState.FAILED
+                domains[recipient.domain, state] += 1
+                if recipient.failure is not None:
+                    status, diagnostic, category = recipient.failure
+                    example, count = failures.get((status, category), (diagnostic, 0))
+                    failures[status, category] = (min(example, diagnostic), count + 1)
+            return job_id, self._accept(connection, job_id, candidate.admitted, domains, failures)
+
+        for _ in candidates:
+            failpoint("before-accept")
+        return self._database.write(lambda connection: [put(connection, candidate) for candidate in candidates])
+
+    # --- a large job ------------------------------------------------------------------------------------------------
+
+    def begin(self, upload: str, now: float) -> int:
         """A new job, not yet accepted; returns its id."""
+        return self._database.write(lambda connection: _begin(connection, upload, now))
 
-        def write(connection: sqlite3.Connection) -> int:
-            cursor = connection.execute(
-                "INSERT INTO job (name, upload, state, since, manifest, accepted_at) VALUES (?, ?, 'intake', ?, ?, ?)",
-                (f"/{secrets.token_hex(16)}", os.fsencode(upload), now, manifest, now),
-            )
-            return int(cursor.lastrowid or 0)
-
-        return self._database.write(write)
-
-    def add(
-        self,
-        job_id: int,
-        messages: Sequence[tuple[int, str, bytes | None, MessageFacts | None]],
-        first: int,
-        recipients: Sequence[NewRecipient],
-        due_at: float,
-    ) -> None:
-        """One chunk: messages (id, path, SHA-256, facts or None where they cannot be sent), and then recipients.
-
-        The first of these is the job's `first`-th, counting from 1.
-        """
-        message_rows = [
-            (
-                id_,
-                path,
-                sha256,
-                *((facts.size, facts.eight_bit, facts.eight_bit_header, facts.added) if facts else (None,) * 4),
-            )
-            for id_, path, sha256, facts in messages
-        ]
-        values = (id_in_job(job_id, first), job_id, due_at, orjson.dumps(recipients, default=tuple).decode())
-
-        def write(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)", message_rows)
-            connection.execute(_INSERT_RECIPIENTS, values)
-
-        self._database.write(write)
+    def add(self, job_id: int, messages: Sequence[NewMessage], first: int, rows: bytes, due_at: float) -> None:
+        """One chunk: messages, and then recipients (see `rows_of`). The first is the job's `first`-th, from 1."""
+        self._database.write(lambda connection: _add(connection, job_id, messages, first, rows, due_at))
         failpoint("chunk-committed")
 
     def drop_duplicates(self, job_id: int, sample: int = 20) -> tuple[int, list[int]]:
@@ -101,8 +120,8 @@ class Admission:
                 " AS nth FROM recipient WHERE id BETWEEN ? AND ? AND state = 0) WHERE nth > 1 ORDER BY id",
                 (low, high),
             ).fetchall()
-        for start in range(0, len(found), _CHUNK):
-            self._delete_recipients([row[0] for row in found[start : start + _CHUNK]])
+        for start in range(0, len(found), _DELETE):
+            self._delete_recipients([row[0] for row in found[start : start + _DELETE]])
         return len(found), [row[1] for row in found[:sample]]
 
     def _delete_recipients(self, ids: Sequence[int]) -> None:
@@ -115,75 +134,96 @@ class Admission:
     def twin(self, digest: bytes) -> str | None:
         """The name of an accepted job with the same content, unless nothing of that was ever going to be sent."""
         with self._database.reading() as reader:
-            row = reader.execute(_TWIN, (digest,)).fetchone()
-        return None if row is None else str(row[0])
+            return _twin(reader, digest)
 
-    def accept(self, job_id: int, admitted: Admitted, is_free: Callable[[str], bool], *, unique: bool = False) -> str:
+    def accept(self, job_id: int, admitted: Admitted, *, unique: bool = False) -> str:
         """Make the job one that the agent answers for; returns the name that it got: the upload's, or with .2, .3 …
 
-        `is_free` says whether a name is free in the spool's folders, too. Where it must be `unique`, raises TwinError and
-        accepts nothing if an accepted job, maybe of this very moment, has the same content.
+        Where it must be `unique`, raises TwinError and accepts nothing if an accepted job, maybe of this very moment, has
+        the same content.
         """
         low, high = id_range(job_id)
         with self._database.reading() as reader:
-            tallies = Counter[tuple[str, int]]()
-            for domain, state, count in reader.execute(
-                "SELECT domain, state, count(*) FROM recipient WHERE id BETWEEN ? AND ? GROUP BY domain, state",
-                (low, high),
-            ):
-                tallies[domain, state] = count
-            failures = reader.execute(
-                "SELECT status, category, min(diagnostic), count(*) FROM recipient"
-                " WHERE id BETWEEN ? AND ? AND state = 5 GROUP BY status, category", (low, high),
-            ).fetchall()  # fmt: skip
-        states = Counter[int]()
-        for (_, state), count in tallies.items():
-            states[state] += count
+            domains = Counter(
+                {
+                    (domain, state): count
+                    for domain, state, count in reader.execute(
+                        "SELECT domain, state, count(*) FROM recipient WHERE id BETWEEN ? AND ? GROUP BY domain, state",
+                        (low, high),
+                    )
+                }
+            )
+            failures: _Failures = {
+                (status, category): (example, count)
+                for status, category, example, count in reader.execute(
+                    "SELECT status, category, min(diagnostic), count(*) FROM recipient"
+                    " WHERE id BETWEEN ? AND ? AND state = 5 GROUP BY status, category",
+                    (low, high),
+                )
+            }
         failpoint("before-accept")
 
         def write(connection: sqlite3.Connection) -> str:
-            twin = connection.execute(_TWIN, (admitted.digest,)).fetchone() if unique else None
+            twin = _twin(connection, admitted.digest) if unique else None
             if twin is not None:
-                raise TwinError(twin[0])
-            name = _free_name(connection, admitted.upload, is_free)
-            standing = admitted.standing
-            outbox.told(connection, job_id, admitted.upload)
-            if standing.state.final:
-                outbox.put(connection, job_id)
-            connection.execute(
-                "UPDATE job SET name = ?, accepted = 1, manifest = ?, state = ?, reason = ?, next_at = ?, digest = ?, total = ?,"
-                " claim = ?, held = ?, cancelled = ?, warnings = ?, errors = ? WHERE id = ?",
-                (name, admitted.manifest, standing.state, standing.reason, standing.next_at, admitted.digest, sum(states.values()),
-                 admitted.claim, admitted.held, admitted.cancelled, orjson.dumps(admitted.warnings).decode(),
-                 orjson.dumps(admitted.errors).decode(), job_id),
-            )  # fmt: skip
-            if admitted.compact is not None:
-                connection.execute(
-                    "INSERT OR REPLACE INTO compact VALUES (?, ?, ?)",
-                    (job_id, admitted.compact.key, admitted.compact.manifest),
-                )
-            connection.executemany(
-                "INSERT INTO state_tally VALUES (?, ?, ?)",
-                [(job_id, state, n) for state, n in states.items()],
-            )
-            connection.executemany(
-                "INSERT INTO domain_tally VALUES (?, ?, ?, ?)",
-                [(job_id, domain, state, n) for (domain, state), n in tallies.items()],
-            )
-            connection.executemany(
-                "INSERT INTO reply_tally VALUES (?, 'failed', 0, ?, ?, ?, ?)",
-                [(job_id, status, category or "", example, n) for status, category, example, n in failures],
-            )
-            return name
+                raise TwinError(twin)
+            return self._accept(connection, job_id, admitted, domains, failures)
 
         return self._database.write(write)
 
-    def settle(self, job_id: int | None = None) -> None:
-        """The job's upload is out of the way and its report is written; without `job_id`, every job's."""
-        where, values = ("id = ?", (job_id,)) if job_id is not None else ("claim IS NOT NULL", ())
-        self._database.write(
-            lambda connection: silent(connection.execute(f"UPDATE job SET claim = NULL WHERE {where}", values))  # noqa: S608
+    def _accept(
+        self,
+        connection: sqlite3.Connection,
+        job_id: int,
+        admitted: Admitted,
+        domains: Counter[tuple[str, int]],
+        failures: _Failures,
+    ) -> str:
+        states: Counter[int] = Counter()
+        for (_, state), count in domains.items():
+            states[state] += count
+        name = _free_name(connection, admitted.upload, self._is_free)
+        standing = admitted.standing
+        outbox.told(connection, job_id, admitted.upload)
+        if standing.state.final:
+            outbox.put(connection, job_id)
+        connection.execute(
+            "UPDATE job SET name = ?, accepted = 1, manifest = ?, state = ?, reason = ?, next_at = ?, digest = ?, total = ?,"
+            " claim = ?, held = ?, cancelled = ?, warnings = ?, errors = ? WHERE id = ?",
+            (name, admitted.manifest, standing.state, standing.reason, standing.next_at, admitted.digest, sum(states.values()),
+             admitted.claim, admitted.held, admitted.cancelled, orjson.dumps(admitted.warnings).decode(),
+             orjson.dumps(admitted.errors).decode(), job_id),
+        )  # fmt: skip
+        if admitted.compact is not None:
+            connection.execute(
+                "INSERT OR REPLACE INTO compact VALUES (?, ?, ?)",
+                (job_id, admitted.compact.key, admitted.compact.manifest),
+            )
+        connection.executemany(
+            "INSERT INTO state_tally VALUES (?, ?, ?)", [(job_id, state, n) for state, n in states.items()]
         )
+        connection.executemany(
+            "INSERT INTO domain_tally VALUES (?, ?, ?, ?)",
+            [(job_id, domain, state, n) for (domain, state), n in domains.items()],
+        )
+        connection.executemany(
+            "INSERT INTO reply_tally VALUES (?, 'failed', 0, ?, ?, ?, ?)",
+            [(job_id, status, category or "", example, n) for (status, category), (example, n) in failures.items()],
+        )
+        return name
+
+    # --- afterwards, and at start -------------------------------------------------------------------------------------
+
+    def settle(self, job_ids: Sequence[int] | None = None) -> None:
+        """These jobs' uploads are out of the way and their reports are written; without `job_ids`, every job's."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            if job_ids is None:
+                connection.execute("UPDATE job SET claim = NULL WHERE claim IS NOT NULL")
+            else:
+                connection.executemany("UPDATE job SET claim = NULL WHERE id = ?", [(job_id,) for job_id in job_ids])
+
+        self._database.write(write)
 
     def unsettled(self) -> list[int]:
         """The accepted jobs that were not settled and of which something is to be told before all else: those that
@@ -211,7 +251,7 @@ class Admission:
         low, high = id_range(job_id)
         for table in ("recipient", "message"):
             query = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id BETWEEN ? AND ? LIMIT ?)"  # noqa: S608
-            while self._execute(query, (low, high, _CHUNK)):
+            while self._execute(query, (low, high, _DELETE)):
                 pass
 
     def _execute(self, query: str, values: tuple[object, ...]) -> int:
@@ -229,6 +269,44 @@ class Admission:
             jobs = [row[0] for row in reader.execute("SELECT id FROM job WHERE NOT accepted")]
         for job_id in jobs:
             self.discard(job_id)
+
+
+def _begin(connection: sqlite3.Connection, upload: str, now: float) -> int:
+    cursor = connection.execute(
+        "INSERT INTO job (name, upload, state, since, manifest, accepted_at) VALUES (?, ?, 'intake', ?, x'', ?)",
+        (f"/{secrets.token_hex(16)}", os.fsencode(upload), now, now),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _add(
+    connection: sqlite3.Connection,
+    job_id: int,
+    messages: Sequence[NewMessage],
+    first: int,
+    rows: bytes,
+    due_at: float,
+) -> None:
+    connection.executemany(
+        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                id_in_job(job_id, number),
+                path,
+                sha256,
+                *((facts.size, facts.eight_bit, facts.eight_bit_header, facts.added) if facts else (None,) * 4),
+            )
+            for number, path, sha256, facts in messages
+        ],
+    )
+    connection.execute(
+        _INSERT_RECIPIENTS, (id_in_job(job_id, first), job_id, due_at, rows.decode(), id_in_job(job_id, 0))
+    )
+
+
+def _twin(connection: sqlite3.Connection, digest: bytes) -> str | None:
+    row = connection.execute(_TWIN, (digest,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _free_name(connection: sqlite3.Connection, wanted: str, is_free: Callable[[str], bool]) -> str:

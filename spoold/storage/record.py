@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from spoold.core.message import MessageFacts
 from spoold.core.state import JobState, RecipientState, Standing, Transition
 
 _SHIFT = 32
@@ -36,8 +37,18 @@ class Message(NamedTuple):
     added: bytes
 
 
+class NewMessage(NamedTuple):
+    """A message at intake: the `number`-th of its job, from 1; without facts it cannot be sent."""
+
+    number: int
+    path: str
+    sha256: bytes | None
+    facts: MessageFacts | None
+
+
 class NewRecipient(NamedTuple):
-    """A recipient at intake; `failure` is (status, diagnostic, category) where it has failed already.
+    """A recipient at intake; `message` is the number of its message in the job, `failure` is (status, diagnostic, category)
+    where it has failed already.
 
     The order of the fields is the one in which `storage.admission` reads them.
     """
@@ -46,7 +57,7 @@ class NewRecipient(NamedTuple):
     address: str
     domain: str
     smtputf8: bool
-    message_id: int | None
+    message: int | None
     extra: Mapping[str, str] | None
     failure: tuple[str, str, str] | None = None
 

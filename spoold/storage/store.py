@@ -69,6 +69,10 @@ class Store:
         found = self._jobs("id = ?", job_id)
         return found[0] if found else None
 
+    def jobs(self, job_ids: Sequence[int]) -> list[JobRow]:
+        """These jobs, as far as they are known."""
+        return self._jobs("id IN (SELECT value FROM json_each(?))", orjson.dumps(job_ids).decode())
+
     def places(self) -> Iterator[tuple[int, str, JobState]]:
         """(id, name, state) of every accepted job."""
         with self._database.reading() as reader:

@@ -27,9 +27,9 @@ from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows
 from spoold.core.state import JobState, Standing, after_outcome
 from spoold.smtp.connection import Relay, Security
-from spoold.storage.admission import Admission
+from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
-from spoold.storage.record import Admitted, DueRecipient, NewRecipient, Record, id_in_job
+from spoold.storage.record import Admitted, DueRecipient, NewMessage, NewRecipient, Record
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
 
@@ -50,7 +50,7 @@ class Week:
         self.database = Database(root / "spool.db")
         self.database.start(SCHEMA)
         self.store = Store(self.database)
-        self.admission = Admission(self.database)
+        self.admission = Admission(self.database, lambda _: True)
         relay = Relay("default", "127.0.0.1", 25, Security.NONE)
         self.delivery: Any = SimpleNamespace(
             relay=relay,
@@ -80,19 +80,16 @@ class Week:
         """Take the job whose manifest and recipients lie in the case's folder."""
         source = (CASE / f"{name}.yaml").read_bytes()
         manifest = parse_manifest(source, zone=ZONE)
-        job_id = self.admission.begin(name, source, self.now)
+        job_id = self.admission.begin(name, self.now)
         addresses = (CASE / f"{name}.txt").read_text().split()
-        message = id_in_job(job_id, 1)
         rows = [
-            NewRecipient(line, address, address.partition("@")[2], False, message, None)
+            NewRecipient(line, address, address.partition("@")[2], False, 1, None)
             for line, address in enumerate(addresses, 1)
         ]
         facts = MessageFacts(100, eight_bit=False, eight_bit_header=False, added=b"")
-        self.admission.add(job_id, [(message, "message.eml", b"", facts)], 1, rows, self.now)
+        self.admission.add(job_id, [NewMessage(1, "message.eml", b"", facts)], 1, rows_of(rows), self.now)
         standing = Standing(JobState.SENDING)
-        self.admission.accept(
-            job_id, Admitted(name, source, 0, name.encode(), standing, (), (), False, False), lambda _: True
-        )
+        self.admission.accept(job_id, Admitted(name, source, 0, name.encode(), standing, (), (), False, False))
         row = self.store.job(job_id)
         assert row is not None
         terms = terms_of(manifest.timing, Defaults(ZONE, DEFAULT, Windows.always()), self.now)

@@ -84,7 +84,7 @@ def test_ten_copies_at_once_are_sent_once(agent: Agent, relay: Relay) -> None:
     wait_for(
         lambda: sorted((agent.status(name) or {"state": ""})["state"] for name in names) == ended, what="one of ten"
     )
-    assert all((agent.spool / "done" / name).is_dir() for name in names)
+    wait_for(lambda: all((agent.spool / "done" / name).is_dir() for name in names), what="all in done/")
     assert relay.recipients == ["ada@copy.example"]
 
 

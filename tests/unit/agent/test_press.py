@@ -53,7 +53,7 @@ class Place:
     def print_now(self, words: str) -> None:
         files = self.spool.files
         with self.spool.job("active", "job") as root, files.directory(root, ("report",)) as report:
-            self.press.print_now(self.status(words), report, durable=False)
+            self.press.print_now(self.status(words), report)
 
 
 @pytest.fixture

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from spoold.agent.taking import ChangedError, Taken, claim, content_digest, drop_claim, give_back, take
+from spoold.agent.taking import (
+    ChangedError,
+    Taken,
+    claim,
+    content_digest,
+    digest,
+    give_back,
+    make_way,
+    remove_rest,
+    secure,
+    set_aside,
+    take,
+)
 from spoold.storage.files import Entry, Files
 from spoold.storage.files import Path as Names
 from spoold.storage.spooldir import Spool
@@ -67,7 +79,10 @@ def _look(spool: Spool, name: str = "job") -> list[Entry]:
 def _take(spool: Spool, name: str = "job", *, owner: int | None = None) -> Taken:
     entries = _look(spool, name)
     claim(spool, name)
-    return take(spool, name, entries, os.geteuid() if owner is None else owner)
+    make_way(spool, name, entries)
+    taking = take(spool, name, entries, os.geteuid() if owner is None else owner)
+    secure(spool, [taking])
+    return digest(spool, taking)
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -89,7 +104,8 @@ def test_upload_is_taken_whole_with_its_hashes(spool: Spool) -> None:
     assert taken.digest == content_digest(taken.hashes)
     assert _names(spool.path / "new") == [".claim-job"]
     assert _tree(spool.path / "new" / ".claim-job") == {}
-    drop_claim(spool, "job", "job")
+    set_aside(spool, "job", "job")
+    remove_rest(spool, "job")
     assert _names(spool.path / "new") == []
 
 
@@ -131,6 +147,7 @@ def test_file_that_changed_since_the_look_gives_the_whole_back(spool: Spool, own
     claim(spool, "job")
     uid = os.geteuid() if own else os.geteuid() + 1
     entries = [Entry(e.path, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in entries]
+    make_way(spool, "job", entries)
     with pytest.raises(ChangedError, match=r"^message\.eml changed while the upload was being taken$"):
         take(spool, "job", entries, uid)
     assert give_back(spool, "job") == "job"
@@ -144,6 +161,7 @@ def test_file_that_changes_while_it_is_copied_is_noticed(spool: Spool, files: Sc
     entries = [Entry(e.path, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in _look(spool)]
     claim(spool, "job")
     files.changed = {"message.eml": b"Subject: x\n\nsomething else entirely\n"}
+    make_way(spool, "job", entries)
     with pytest.raises(ChangedError, match=r"^message\.eml changed"):
         take(spool, "job", entries, uid)
 
@@ -154,6 +172,7 @@ def test_failure_at_any_file_gives_the_whole_back(spool: Spool, files: Scripted,
     entries = _look(spool)
     claim(spool, "job")
     files.fail_rename = failing
+    make_way(spool, "job", entries)
     with pytest.raises(OSError, match="Input/output error"):
         take(spool, "job", entries, os.geteuid())
     assert give_back(spool, "job") == "job"
@@ -186,6 +205,7 @@ def test_long_name_is_claimed_too(spool: Spool) -> None:
     _upload(spool, name)
     entries = _look(spool, name)
     key = claim(spool, name)
+    make_way(spool, key, entries)
     take(spool, key, entries, os.geteuid())
     assert _tree(spool.path / "active" / f".take-{key}") == JOB
     assert give_back(spool, key) == key
@@ -215,7 +235,8 @@ def test_symlinks_in_a_claimed_folder_are_not_followed_when_it_is_removed(spool:
     (folder / "precious").symlink_to(outside / "precious")
     _take(spool)
     assert not (spool.path / "active" / ".take-job" / "link").is_symlink()
-    drop_claim(spool, "job", "job")
+    set_aside(spool, "job", "job")
+    remove_rest(spool, "job")
     assert (outside / "precious").read_text() == "x"
     assert _names(spool.path / "new") == []
 

@@ -1,10 +1,12 @@
 """Messages made to break out of their data: whatever a server takes for the end of them, it finds only the end."""
 
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spoold.core.message import MessageError, prepare, scan, stuff
+from spoold.core.message import MessageError, MessageFacts, prepare, scan, stuff, wire
 from tests.fuzz import target
 from tests.fuzz.reader import END_OF_DATA, ends_of_data, joined, pieces, receive
 
@@ -52,3 +54,20 @@ def test_a_dot_on_its_line_at_any_border_of_the_pieces_is_sent_as_two(end: bytes
 def test_a_bare_cr_is_never_sent(end: bytes, size: int) -> None:
     with pytest.raises(MessageError, match="carriage return"):
         scan(pieces(HEADER + b"x" + end + SMUGGLED, size), name="m", date="x", message_id="<x>")
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"Date: x\r\nMessage-ID: <y>\r\n", b"Date: x\r\n\r\n"]))
+@example(b".\n.", b"")
+@example(b"From x\nBcc: a@b\nTo: c\n\n.", b"")
+@example(b"A: b\n\n\nbcc: kept\n", b"")
+@example(b"bcc: a\n b\n\nx", b"Date: x\r\n")
+def test_a_whole_file_at_once_has_the_bytes_of_its_stream(content: bytes, added: bytes) -> None:
+    facts = MessageFacts(0, eight_bit=False, eight_bit_header=False, added=added)
+
+    def outcome(make: Callable[[], bytes]) -> bytes | str:
+        try:
+            return make()
+        except MessageError as error:
+            return str(error)
+
+    assert outcome(lambda: wire(content, facts)) == outcome(lambda: b"".join(stuff(prepare((content,), facts))))

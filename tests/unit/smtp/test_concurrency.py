@@ -27,8 +27,21 @@ def test_width_goes_back_one_step_when_more_carry_less() -> None:
     assert play(Concurrency(20), crowding, 4.0) == [1, 2, 4, 8, 4]
 
 
+def test_one_bad_measurement_is_not_believed() -> None:
+    concurrency = Concurrency(4)
+    now = 0.0
+    while concurrency.width < 2:
+        now += 0.01
+        concurrency.ended(now, 1, busy=True)
+    now += 0.5  # a disk that was slow to sync, once
+    for _ in range(100):
+        now += 0.005
+        concurrency.ended(now, concurrency.width, busy=True)
+    assert concurrency.width == 4
+
+
 def test_a_try_that_brought_nothing_comes_again_later_and_later() -> None:
-    crowding = {1: 100.0, 2: 90.0}
+    crowding = {1: 100.0, 2: 80.0}
     assert play(Concurrency(2), crowding, 40.0) == [1, 2, 1, 2, 1, 2, 1, 2, 1], "after 5, 10, 20 and 40 seconds"
 
 

@@ -4,30 +4,29 @@ from collections.abc import Sequence
 
 from spoold.core.message import MessageFacts
 from spoold.core.state import JobState, Standing
-from spoold.storage.admission import Admission
+from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
-from spoold.storage.record import Admitted, NewRecipient, id_in_job
+from spoold.storage.record import Admitted, NewMessage, NewRecipient
 
 FACTS = MessageFacts(100, False, False, b"")
 NOW = 1_000_000.0
 
 
-def recipient(line: int, address: str, message_id: int | None, *, failed: bool = False) -> NewRecipient:
+def recipient(line: int, address: str, message: int | None, *, failed: bool = False) -> NewRecipient:
     failure = ("5.1.3", "no address", "bad-mailbox") if failed else None
-    return NewRecipient(line, address, address.partition("@")[2], False, message_id, None, failure)
+    return NewRecipient(line, address, address.partition("@")[2], False, message, None, failure)
 
 
 def admit(database: Database, name: str, addresses: Sequence[str], *, digest: bytes = b"", bad: int = 0) -> int:
     """An accepted job of these addresses and `bad` more that have failed already; returns its id."""
-    admission = Admission(database)
-    job_id = admission.begin(name, b"sender: a@example.com\n", NOW)
-    message_id = id_in_job(job_id, 1)
-    rows = [recipient(line, address, message_id) for line, address in enumerate(addresses, 2)]
-    rows += [recipient(1000 + n, f"bad{n}", message_id, failed=True) for n in range(bad)]
+    admission = Admission(database, lambda _: True)
+    job_id = admission.begin(name, NOW)
+    rows = [recipient(line, address, 1) for line, address in enumerate(addresses, 2)]
+    rows += [recipient(1000 + n, f"bad{n}", 1, failed=True) for n in range(bad)]
     half = len(rows) // 2
-    admission.add(job_id, [(message_id, "message.eml", b"hash", FACTS)], 1, rows[:half], NOW)
-    admission.add(job_id, [], half + 1, rows[half:], NOW)
+    admission.add(job_id, [NewMessage(1, "message.eml", b"hash", FACTS)], 1, rows_of(rows[:half]), NOW)
+    admission.add(job_id, [], half + 1, rows_of(rows[half:]), NOW)
     standing = Standing(JobState.SENDING)
     admitted = Admitted(name, b"", 4711, digest or name.encode(), standing, ("a warning",), (), False, False)
-    admission.accept(job_id, admitted, lambda _: True)
+    admission.accept(job_id, admitted)
     return job_id

@@ -267,3 +267,32 @@ def test_removing_a_link_a_file_or_nothing_is_no_error(tmp_path: Path, files: Fi
         files.remove_tree(root, name)
     assert names(tmp_path / "job") == []
     assert (tmp_path / "secret").exists()
+
+
+def test_reading_at_once_gives_small_regular_files_and_nothing_else(tmp_path: Path) -> None:
+    files = Files()
+    folder = tmp_path / "job"
+    (folder / "messages").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"canary")
+    (folder / "messages/1.eml").write_bytes(b"one")
+    (folder / "empty").touch()
+    (folder / "link").symlink_to("messages/1.eml")
+    (folder / "folder").symlink_to("messages")
+    (folder / "out").symlink_to("../secret")
+    os.link(folder / "messages/1.eml", tmp_path / "second-name")
+    (folder / "messages/2.eml").write_bytes(b"two")
+    os.mkfifo(folder / "fifo")
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        opened = len(os.listdir("/proc/self/fd"))
+        if files.read_at_once(root, ("messages", "2.eml"), 100) is None:
+            pytest.skip("this kernel or file system has no openat2 with RESOLVE_CACHED")
+        assert files.read_at_once(root, ("messages", "2.eml"), 3) == b"two"
+        wrong = [("messages", "2.eml"), ("messages", "1.eml"), ("empty",), ("link",), ("folder", "2.eml"), ("out",)]
+        wrong += [("fifo",), ("messages",), ("none",), ("..", "secret"), ("messages", "..", "..", "secret")]
+        assert [files.read_at_once(root, path, 2 if path[-1] == "2.eml" else 100) for path in wrong] == [None] * len(
+            wrong
+        )
+        assert len(os.listdir("/proc/self/fd")) == opened
+    finally:
+        os.close(root)

@@ -142,9 +142,9 @@ async def test_jobs_know_nothing_of_each_other(database: Database, store: Store)
 
 
 def test_job_that_was_not_accepted_is_nobody_s_and_goes_at_start(database: Database, store: Store) -> None:
-    admission = Admission(database)
-    job_id = admission.begin("half", b"", NOW)
-    admission.add(job_id, [], 1, [], NOW)
+    admission = Admission(database, lambda _: True)
+    job_id = admission.begin("half", NOW)
+    admission.add(job_id, [], 1, b"[]", NOW)
     kept = admit(database, "kept", addresses(2))
     assert [job.id for job in store.live_jobs()] == [kept]
     admission.discard_unaccepted()
@@ -153,7 +153,7 @@ def test_job_that_was_not_accepted_is_nobody_s_and_goes_at_start(database: Datab
 
 
 def test_names_are_unique_and_twins_are_known_by_their_content(database: Database, store: Store) -> None:
-    admission = Admission(database)
+    admission = Admission(database, lambda _: True)
     for digest in (b"one", b"two"):
         admit(database, "job", addresses(1), digest=digest)
     assert [job.name for job in store.live_jobs()] == ["job", "job.2"]

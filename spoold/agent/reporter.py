@@ -1,0 +1,290 @@
+"""Writes reports into jobs' folders, and moves each job to the folder where it belongs. For the projector's threads.
+
+A job is written whole before it changes folder, so that what lies there is exact, and is durable before it becomes
+`done`. Several jobs are written together: what has to reach the disk does so once.
+"""
+
+import contextlib
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from zoneinfo import ZoneInfo
+
+from spoold.agent.event import log
+from spoold.agent.heading import Heading, heading_of
+from spoold.agent.press import Press
+from spoold.core.completeness import REPORT
+from spoold.core.state import Standing
+from spoold.failpoint import failpoint
+from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
+from spoold.report.status import Status, status_json, status_text
+from spoold.report.table import attempt_line, recipients_csv
+from spoold.storage.database import DatabaseError
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import JobRow
+from spoold.storage.spooldir import FOLDERS, Spool
+from spoold.storage.store import Store
+
+#: A job with more recipients is written by itself, after the others.
+_LARGE = 2000
+#: More jobs than this are synced with their whole file system.
+_MANY = 10
+_MARK_EVERY = 30.0
+_ETA_EVERY = 2.0
+_ETA_SHARE = 500.0
+_SPEED_SPAN = 60.0
+_FLUSH = 1 << 18
+LONG_AGO = float("-inf")
+
+
+@dataclass(slots=True)
+class Paper:
+    """What the projector remembers of one job. Moments are monotonic seconds."""
+
+    job_id: int
+    dirty: bool = True
+    busy: bool = False
+    new: bool = False  # nobody sends it yet: its page is left to the first change
+    status_at: float = LONG_AGO
+    table_at: float = LONG_AGO
+    table_cost: float = 0.0
+    table_dirty: bool = True
+    attempts: tuple[int, int] | None = None
+    marked_at: float = 0.0
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
+    last_error: str | None = None
+    eta: float | None = None
+    eta_for: Standing | None = None
+    eta_again: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A job whose report was written into the folder `here`."""
+
+    paper: Paper
+    job: JobRow
+    here: str
+
+
+class Reporter:
+    """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be through at its present
+    speed; `zone` is for jobs that name none."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        relay_fault: Callable[[int], str | None],
+        eta: Callable[[int, float | None], float | None],
+        zone: Callable[[], ZoneInfo],
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._relay_fault = relay_fault
+        self._eta = eta
+        self._zone = zone
+        self.press = Press(spool, ledger)
+
+    def write(self, papers: list[Paper], whole: bool) -> set[int]:
+        """Returns the jobs of which nothing more is to be expected."""
+        jobs = [(paper, self._store.job(paper.job_id)) for paper in papers]
+        done = {paper.job_id for paper, job in jobs if job is None}
+        small = [(paper, job) for paper, job in jobs if job is not None and job.total <= _LARGE]
+        large = [[(paper, job)] for paper, job in jobs if job is not None and job.total > _LARGE]
+        for group in (small, *large):
+            done |= self._write_jobs(group, whole)
+        return done
+
+    def _write_jobs(self, jobs: list[tuple[Paper, JobRow]], whole: bool) -> set[int]:
+        """Write these jobs' reports; those of jobs that have ended are durable before any of them changes folder."""
+        written: list[_Written] = []
+        for paper, job in jobs:
+            with self._telling([paper]), self._surviving():
+                found = self._write_job(paper, job, whole)
+                if found is not None:
+                    written.append(found)
+        with self._telling([one.paper for one in written]):
+            self._secure([one for one in written if one.job.state.final])
+            self._move([one for one in written if one.here != one.job.state.folder])
+            for one in written:
+                one.paper.last_error = None
+            return {one.job.id for one in written if one.job.state.final}
+        return set()
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """One job's surprise must not keep the others' reports from being written."""
+        try:
+            yield
+        except (OSError, DatabaseError):
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            log("agent.task_failed", where="report", error=f"{type(error).__name__}: {error}")
+
+    @contextlib.contextmanager
+    def _telling(self, papers: list[Paper]) -> Iterator[None]:
+        """Tell of an error of the file system; the reports are written again later."""
+        try:
+            yield
+        except OSError as error:
+            text = f"{error.strerror or error} ({error.filename or 'report'})"
+            for paper in papers:
+                if text != paper.last_error:
+                    log("report.failed", job=paper.job_id, error=text)
+                paper.last_error = text
+                paper.dirty = paper.table_dirty = True
+                paper.status_at = paper.table_at = time.monotonic()
+
+    def _write_job(self, paper: Paper, job: JobRow, whole: bool) -> _Written | None:
+        here = self._spool.find(job.name, FOLDERS[1:])
+        target = job.state.folder
+        if here is None:
+            if not job.state.final:
+                return None  # whoever watches the folders finds out, and ends the job
+            # Made where nobody looks for a report yet; the move publishes it whole.
+            here = "active"
+            self._spool.files.make_directory(self._spool.fd(here), job.name)
+        moving = here != target
+        final = job.state.final
+        # A job that becomes active was written whole when it was deferred; nothing has been sent since.
+        whole = whole or final or (moving and target != "active")
+        files = self._spool.files
+        heading = heading_of(job, self._zone())
+        with self._spool.job(here, job.name) as root:
+            with contextlib.suppress(FileExistsError):
+                files.make_directory(root, REPORT)
+            with files.closing(files.open_directory(root, REPORT)) as report:
+                status = self._write_status(paper, job, heading, report)
+                self._append_attempts(paper, job, heading.zone, report)
+                if whole:
+                    self._write_table(paper, job, heading.zone, report)
+                if moving or final or (whole and not paper.new and self.press.wants(status)):
+                    self.press.print_now(status, report)
+                elif not paper.new:
+                    self.press.offer(status)
+        return _Written(paper, job, here)
+
+    def _secure(self, jobs: list[_Written]) -> None:
+        files = self._spool.files
+        if len(jobs) > _MANY:
+            files.sync_filesystem(self._spool.fd("active"))
+            return
+        for one in jobs:
+            with self._spool.job(one.here, one.job.name) as root, files.directory(root, (REPORT,)) as report:
+                for name in files.names(report):
+                    if not name.startswith("."):
+                        files.sync_file(report, (name,))
+                files.sync(report)
+                files.sync(root)
+
+    def _move(self, jobs: list[_Written]) -> None:
+        folders = set()
+        for one in jobs:
+            target = one.job.state.folder
+            failpoint("before-move")
+            self._spool.files.rename(self._spool.fd(one.here), one.job.name, self._spool.fd(target), one.job.name)
+            failpoint("after-move")
+            folders |= {one.here, target}
+        for folder in folders:
+            self._spool.files.sync(self._spool.fd(folder))
+
+    def _write_status(self, paper: Paper, job: JobRow, heading: Heading, report: int) -> Status:
+        now = self._clock()
+        counts = self._ledger.counts(job.id)
+        speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
+        fault = None if job.state.final else self._relay_fault(job.id)
+        self._foresee(paper, job, speed)
+        status = Status(job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta)
+        files = self._spool.files
+        files.replace(report, "status.json", [status_json(status)])
+        files.replace(report, "status.txt", [status_text(status)])
+        statistics = statistics_json(
+            counts,
+            self._ledger.domains(job.id, DOMAINS),
+            self._ledger.replies(job.id, REPLIES),
+            self._ledger.attempt_count(job.id),
+            speed,
+            heading.zone,
+            now,
+        )
+        files.replace(report, "statistics.json", [statistics])
+        failpoint("report-written")
+        paper.status_at = time.monotonic()
+        return status
+
+    def _foresee(self, paper: Paper, job: JobRow, speed: float | None) -> None:
+        """Ask for the eta, seldom enough to cost next to nothing however many windows it leads through."""
+        begun = time.monotonic()
+        if job.state.final:
+            paper.eta = None
+        elif begun >= paper.eta_again or job.standing != paper.eta_for:
+            paper.eta = self._eta(job.id, speed)
+            paper.eta_for = job.standing
+            now = time.monotonic()
+            paper.eta_again = now + max(_ETA_EVERY, _ETA_SHARE * (now - begun))
+
+    def _append_attempts(self, paper: Paper, job: JobRow, zone: tzinfo, report: int) -> None:
+        size, last = paper.attempts or (job.attempts_bytes, job.attempts_id)
+        files = self._spool.files
+        try:
+            fd = files.open_append(report, "attempts.jsonl", size)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            # Somebody shortened or removed the file: the database knows every line of it.
+            size = last = 0
+            fd = files.open_append(report, "attempts.jsonl", 0)
+        with files.closing(fd):
+            lines: list[bytes] = []
+            pending = 0
+            for row in self._ledger.attempts(job.id, last):
+                line = attempt_line(row, zone)
+                lines.append(line)
+                pending += len(line)
+                last = row.id
+                if pending >= _FLUSH:
+                    files.write(fd, b"".join(lines))
+                    size, lines, pending = size + pending, [], 0
+            if lines:
+                files.write(fd, b"".join(lines))
+                size += pending
+            # Of a job that has ended nothing more is appended.
+            mark = (
+                (size, last) != (job.attempts_bytes, job.attempts_id)
+                and not job.state.final
+                and time.monotonic() - paper.marked_at > _MARK_EVERY
+            )
+            if mark:
+                # What lies before the mark is never looked at again: it must be there after a power cut.
+                files.sync(fd)
+        failpoint("attempts-appended")
+        paper.attempts = (size, last)
+        if mark:
+            self._store.mark_attempts(job.id, size, last)
+            paper.marked_at = time.monotonic()
+
+    def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, report: int) -> None:
+        begun = time.monotonic()
+        rows = recipients_csv(self._ledger.recipients(job.id), zone)
+        self._spool.files.replace(report, "recipients.csv", rows)
+        paper.table_at = time.monotonic()
+        paper.table_cost = paper.table_at - begun
+
+
+def _speed(paper: Paper, final: int) -> float | None:
+    """Recipients a second that got a final state over the last minute, None until two looks were taken."""
+    now = time.monotonic()
+    paper.samples.append((now, final))
+    while now - paper.samples[0][0] > _SPEED_SPAN:
+        paper.samples.popleft()
+    begun, before = paper.samples[0]
+    return (final - before) / (now - begun) if now - begun >= 1.0 else None
