@@ -14,7 +14,7 @@ from datetime import datetime
 from spoold.agent.examination import Examination, Findings
 from spoold.agent.examiner import examine_apart
 from spoold.agent.inbox import Seen, read_manifest
-from spoold.agent.taking import Taken
+from spoold.agent.taking import ChangedError, Taken
 from spoold.agent.terms import Defaults, compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, IntakePolicy, Rule
 from spoold.core.document import DocumentError
@@ -176,6 +176,9 @@ class Acceptance:
             else:
                 findings = self._examine(content, root, seen, manifest, settings)
                 errors.extend(findings.errors)
+                if taken.unread is not None and not errors:
+                    # The limit was raised meanwhile, by a reload.
+                    raise ChangedError(f"{printable(taken.unread)} was too large to be read, and no longer is")
         admitted = self._judge(
             upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
         )

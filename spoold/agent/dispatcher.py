@@ -24,7 +24,7 @@ from spoold.agent.route import Routes
 from spoold.agent.tally import Limit, Tally
 from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.planner import may_send, moment, standing, wakes_at
-from spoold.core.state import UNCERTAIN_REST, JobState, RecipientState, Standing
+from spoold.core.state import JobState, RecipientState, Standing
 from spoold.smtp.connection import Relay
 from spoold.storage.database import DatabaseError
 from spoold.storage.record import DueRecipient, Record
@@ -231,20 +231,29 @@ class Dispatcher:
         return pause
 
     def _look_at_clock(self) -> None:
-        """After the clock was set back, nobody waits longer than if it had not been."""
+        """After the clock was set back, nobody waits longer than if it had not been.
+
+        What was to be woken at a moment of the old clock is asked anew when that is.
+        """
         offset = self._clock() - self._monotonic()
         jumped, self._offset = offset - self._offset, offset
         if abs(jumped) < _JUMP:
             return
+        self._wakes.clear()
+        self._paused.clear()
+        for job in self.jobs.values():
+            job.wake_at = None
+            job.throttled_until = 0.0
+            job.free_until = 0.0
+            job.backlog.reconsider()
         self._dirty.update(self.jobs)
         if jumped < 0:
             log("clock.jumped", seconds=round(jumped))
             for job in self.jobs.values():
-                self._spawn(self._bound_waits(job))
+                self._spawn(self._shift_waits(job, jumped))
 
-    async def _bound_waits(self, job: LiveJob) -> None:
-        longest = max(*job.terms.retry.delays, UNCERTAIN_REST)
-        if await self._store.bound_due(job.id, self._clock(), longest):
+    async def _shift_waits(self, job: LiveJob, by: float) -> None:
+        if await self._store.shift_due(job.id, self._clock(), by):
             job.due_at(self._clock())
             self.touch(job)
 

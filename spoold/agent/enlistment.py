@@ -198,7 +198,7 @@ class Enlistment:
     def _bring(self, one: Complete) -> None:
         # Of one that is too large to be looked at nothing is taken; it gets its report.
         if one.seen.entries:
-            one.taking = take(self._spool, one.name, one.seen.entries.values(), one.seen.owner)
+            one.taking = take(self._spool, one.name, one.seen.entries.values(), one.seen.owner, one.seen.unread)
 
     def _prepare(self, settings: Settings, one: Complete) -> None:
         taken = Taken({}, os.urandom(32)) if one.taking is None else digest(self._spool, one.taking)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from spoold.agent.event import log
+from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import (
     MANIFEST,
     REPORT,
@@ -80,6 +81,8 @@ class Seen:
     owner: int
     folder: int
     """The folder's inode."""
+    unread: str | None = None
+    """A shared message that is larger than may be sent: the job is rejected for it, and nobody need read it."""
 
 
 class Inbox:
@@ -120,7 +123,27 @@ class Inbox:
                 at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
-        return Seen(judge(self._facts(root, upload, entries, now), self.policy), entries, folder.st_uid, folder.st_ino)
+        facts = self._facts(root, upload, entries, now)
+        verdict = judge(facts, self.policy)
+        unread = None
+        if verdict.rule is not None and facts.manifest is not None:
+            unread = self._too_large_message(root, entries, facts.manifest)
+        return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
+
+    def _too_large_message(self, root: int, entries: dict[str, Entry], manifest: Manifest) -> str | None:
+        """The shared message, where it is larger than `max_message` and some recipient would get it."""
+        entry = entries.get(manifest.message)
+        if entry is None or entry.kind is not Kind.FILE or entry.size <= self.policy.max_message:
+            return None
+        source = recipients_file(manifest, entries.keys())
+        # What is wrong with a list is told when the upload is taken.
+        with contextlib.suppress(RecipientsError, NotRegularError, OSError):
+            for row in self._rows(root, entries, manifest, source):
+                with contextlib.suppress(AddressError):
+                    parse_address(row.address)
+                    if not row.message:
+                        return manifest.message
+        return None
 
     def _too_large(self, upload: Upload, now: float, problem: str) -> Verdict:
         if upload.problem != problem:
@@ -190,13 +213,7 @@ class Inbox:
         found = _Counts()
         # What is wrong with a list is told when the upload is taken.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
-            rows: Iterable[Row | InlineRecipient] = ()
-            if isinstance(manifest.recipients, tuple):
-                rows = manifest.recipients
-            elif source is not None and source in entries:
-                read = read_txt if source.lower().endswith(".txt") else read_csv
-                rows = read(self._files.chunks(root, tuple(source.split("/"))), source)
-            for row in rows:
+            for row in self._rows(root, entries, manifest, source):
                 recipients += 1
                 needs_shared = needs_shared or not row.message
                 path = row.message or manifest.message
@@ -205,6 +222,16 @@ class Inbox:
             found = _Counts(recipients, len(messages), needs_shared)
         upload.counts = (upload.tree, found)
         return found
+
+    def _rows(
+        self, root: int, entries: dict[str, Entry], manifest: Manifest, source: str | None
+    ) -> Iterable[Row | InlineRecipient]:
+        if isinstance(manifest.recipients, tuple):
+            return manifest.recipients
+        if source is None or source not in entries:
+            return ()
+        read = read_txt if source.lower().endswith(".txt") else read_csv
+        return read(self._files.chunks(root, tuple(source.split("/"))), source)
 
 
 def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:

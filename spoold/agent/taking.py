@@ -31,19 +31,24 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """An upload whose files were brought over, not yet durable. `hashes` are those of copies."""
+    """An upload whose files were brought over, not yet durable. `hashes` are those of copies, `unread` is not read."""
 
     name: str
     files: tuple[Path, ...]
     hashes: Mapping[str, bytes]
+    unread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole."""
+    """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole.
+
+    Where a file is `unread` the digest is nobody's: such a job is rejected.
+    """
 
     hashes: Mapping[str, bytes]
     digest: bytes
+    unread: str | None = None
 
 
 def claim(spool: Spool, name: str) -> str:
@@ -80,12 +85,13 @@ def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
                 files.sync(parent)
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Taking:
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: str | None = None) -> Taking:
     """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
-    unfinished transfer left under a hidden temporary name stays behind.
+    unfinished transfer left under a hidden temporary name stays behind. The file `unread` is neither hashed nor copied:
+    where the others are moved it is too, else it stays behind.
     """
     entries = _wanted(entries)
     files = spool.files
@@ -93,19 +99,22 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int) -> Takin
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
+        kept = [entry for entry in wanted if move or entry.name != unread]
         for entry in wanted:
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             if move:
                 _move(spool, source, target, entry.path)
                 after = files.stat(target, entry.path)
+            elif entry.name == unread:
+                after = files.stat(source, entry.path)
             else:
                 hashes[entry.name] = _copy(spool, source, target, entry.path)
                 after = files.stat(source, entry.path)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-    return Taking(name, tuple(entry.path for entry in wanted), hashes)
+    return Taking(name, tuple(entry.path for entry in kept), hashes, unread)
 
 
 def secure(spool: Spool, takings: Sequence[Taking]) -> None:
@@ -130,9 +139,9 @@ def digest(spool: Spool, taking: Taking) -> Taken:
     with spool.job("active", TAKE + taking.name) as target:
         for path in taking.files:
             name = "/".join(path)
-            if name not in hashes:
+            if name not in hashes and name != taking.unread:
                 hashes[name] = _hash(spool, target, path)
-    return Taken(hashes, content_digest(hashes))
+    return Taken(hashes, content_digest(hashes) if taking.unread is None else os.urandom(32), taking.unread)
 
 
 def _wanted(entries: Iterable[Entry]) -> list[Entry]:

@@ -255,13 +255,14 @@ class Store:
             )
         )
 
-    def bound_due(self, job_id: int, now: float, longest: float) -> "asyncio.Future[int]":
-        """Let no recipient wait for longer than `longest` seconds from `now`; resolves to how many would have."""
+    def shift_due(self, job_id: int, now: float, by: float) -> "asyncio.Future[int]":
+        """The clock was set back by `-by` seconds, to `now`: who waits, waits no longer for it. Resolves to how many do."""
         return self._database.write_soon(
             lambda connection: (
                 connection.execute(
-                    "UPDATE recipient SET due_at = ? WHERE job_id = ? AND due_at IS NOT NULL AND due_at > ?",
-                    (now + longest, job_id, now + longest),
+                    "UPDATE recipient SET due_at = CASE WHEN due_at + ? > ? THEN due_at + ? ELSE ? END"
+                    " WHERE job_id = ? AND due_at > ?",
+                    (by, now, by, now, job_id, now),
                 ).rowcount
             )
         )

@@ -529,6 +529,31 @@ async def test_a_peer_that_stops_reading_is_left_after_the_timeout_and_nothing_i
         assert "did not answer in time" in done.outcomes[0].diagnostic
 
 
+@pytest.mark.parametrize(("at", "result"), [("MAIL", "deferred"), ("dot", "uncertain")])
+async def test_a_reply_that_trickles_in_must_be_whole_within_the_timeout(at: str, result: str) -> None:
+    """Its octets come in time, each by itself; the limit is one for the whole reply."""
+
+    async def trickle(peer: Peer) -> None:
+        for octet in b"250 Ok\r\n":
+            peer.writer.write(bytes([octet]))
+            await asyncio.sleep(0.15)
+
+    async def play(peer: Peer) -> None:
+        if at == "dot":
+            await peer.answer("250 Ok", "250 Ok", "354 go")
+            await peer.data()
+        else:
+            await peer.line()
+        with contextlib.suppress(ConnectionError):
+            await trickle(peer)
+
+    async with session_with(play, ONE_BY_ONE) as session:
+        done = await session.transact(envelope(), BODY)
+        assert results(done) == [result]
+        assert "did not answer in time" in done.outcomes[0].diagnostic
+        assert not session.usable
+
+
 async def test_a_body_that_cannot_be_read_to_its_end_is_never_finished_with_a_dot() -> None:
     got = bytearray()
 
