@@ -38,7 +38,6 @@ def test_scan_that_the_end_overtakes_takes_nothing_and_raises_nothing(tmp_path: 
         clock=time.time,
         monotonic=time.monotonic,
         accepted=nobody,
-        follow=nobody,
         reserve=0,
     )
     spool.then = intake.stop
