@@ -54,7 +54,7 @@ class Intake:
         self._accepted = accepted
         self._follow = follow
         self._enlistment = Enlistment(
-            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
+            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted, follow=follow
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)

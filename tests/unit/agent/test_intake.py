@@ -30,7 +30,16 @@ def test_scan_that_the_end_overtakes_takes_nothing_and_raises_nothing(tmp_path: 
     nobody = cast(Any, None)
     settings = Settings(IntakePolicy(), nobody, ())
     intake = Intake(
-        spool, nobody, nobody, settings, clock=time.time, monotonic=time.monotonic, accepted=nobody, reserve=0
+        spool,
+        nobody,
+        nobody,
+        settings,
+        nobody,
+        clock=time.time,
+        monotonic=time.monotonic,
+        accepted=nobody,
+        follow=nobody,
+        reserve=0,
     )
     spool.then = intake.stop
     assert intake.scan() is None
