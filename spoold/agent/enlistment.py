@@ -7,7 +7,7 @@ before it is accepted, it goes back to new/; what goes wrong afterwards is tried
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from spoold.agent.acceptance import Acceptance, Accepted, Prepared, Settings
@@ -74,6 +74,7 @@ class Enlistment:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         enlisted: Callable[[list[Complete]], None],
+        follow: Callable[[str, Iterable[str]], None],
     ) -> None:
         self._spool = spool
         self._admission = admission
@@ -81,6 +82,7 @@ class Enlistment:
         self._tally = tally
         self._monotonic = monotonic
         self._enlisted = enlisted
+        self._follow = follow
         self._acceptance = Acceptance(spool, admission, clock=clock)
 
     def enlist(self, batch: list[Complete], settings: Settings) -> None:
@@ -100,9 +102,10 @@ class Enlistment:
     def _finish(self, batch: list[Complete]) -> None:
         """Put accepted jobs where they belong. From here on nothing goes back: what fails is tried again."""
         batch = self._each(batch, self._place)
-        batch = self._together(batch, lambda: self._sync("active", *{one.job.state.folder for one in batch}))
+        batch = self._together(batch, lambda: self._sync_places({one.job.state.folder for one in batch}))
         batch = self._each(batch, lambda one: set_aside(self._spool, one.name, one.job.name))
         batch = self._together(batch, lambda: self._sync("new"))
+        batch = self._each(batch, self._remove_rest)
         batch = self._each(batch, self._report)
         batch = self._together(batch, lambda: self._admission.settle([one.job.job_id for one in batch]))
         for one in batch:
@@ -110,8 +113,6 @@ class Enlistment:
             self._tally.took(job.state, job.admitted.standing.reason, job.recipients)
             _tell(job, one.rule)
         self._enlisted(batch)
-        for one in batch:
-            self._remove_rest(one)
 
     def _each(self, batch: list[Complete], step: Callable[[Complete], None]) -> list[Complete]:
         """The step for each by itself; returns those with which it went well."""
@@ -161,9 +162,13 @@ class Enlistment:
         if back != one.name:
             log("upload.problem", upload=printable(one.name), problem=f"was put back as {printable(back)}")
 
-    def _sync(self, *folders: str) -> None:
-        for folder in set(folders):
-            self._spool.files.sync(self._spool.fd(folder))
+    def _sync(self, folder: str) -> None:
+        self._spool.files.sync(self._spool.fd(folder))
+
+    def _sync_places(self, folders: set[str]) -> None:
+        for folder in folders - {"active"}:
+            self._sync(folder)
+        self._sync("active")
 
     @contextlib.contextmanager
     def telling(self, upload: Upload) -> Iterator[None]:
@@ -185,6 +190,7 @@ class Enlistment:
             upload.look_at = self._monotonic() + _AFTER_ERROR
         else:
             return
+        self._follow(upload.name, ("",))
         upload.busy = False
 
     # --- the steps ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
 _EDITED = "the edited job.yaml"
+#: Those that may send are looked at in every round, the others in one of so many.
+_EVERYBODY = 4
 #: Seconds within which every job is looked at, and more.
 _SOON = 4.0
 
@@ -52,7 +54,7 @@ class Orders:
         """Look at every live job's folder, and do what it says."""
         now = self._clock()
         self._round += 1
-        everybody = self._round % 2 == 0
+        everybody = self._round % _EVERYBODY == 0
         if everybody:
             self._control.forget(self._dispatcher.jobs.keys())
         jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]

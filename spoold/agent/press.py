@@ -5,8 +5,10 @@ all pages together take a fixed share of one core, however many jobs there are. 
 page is written there and then, by whoever moves it.
 """
 
+import functools
 import threading
 import time
+from collections.abc import Callable, Iterable
 from datetime import datetime, tzinfo
 from itertools import islice
 from typing import Self
@@ -29,6 +31,8 @@ _SMALL = 200
 #: A change of the expected end by less than so many seconds is no reason for a new page.
 _ETA_SHOWN = 60.0
 _Gist = tuple[object, ...]
+#: Puts a file of this name and content into a report.
+Put = Callable[[str, Iterable[bytes]], object]
 
 
 class Press:
@@ -84,12 +88,12 @@ class Press:
         """Whether a job has no page of this process yet and is so small that it need not wait for one."""
         return status.job.total <= _SMALL and status.job.id not in self._printed
 
-    def print_now(self, status: Status, report: int) -> None:
-        """Write a job's page into the folder `report` before returning. Raises OSError."""
+    def print_now(self, status: Status, put: Put) -> None:
+        """Write a job's page by `put` before returning. Raises OSError."""
         job = status.job
         with self._printing:
             self._withdraw(job.id)
-            self._print(status, report)
+            self._print(status, put)
             if job.state.final:
                 self._forget(job.id)
             else:
@@ -137,7 +141,7 @@ class Press:
                     self._forget(job_id)
                     return
                 with self._spool.job(here, name) as root, self._spool.files.directory(root, (REPORT,)) as report:
-                    self._print(status, report)
+                    self._print(status, functools.partial(self._spool.files.replace, report))
         except FileNotFoundError:
             return  # it moves just now, and whoever moves it writes it
         except OSError as error:
@@ -146,7 +150,7 @@ class Press:
             if not self._ceased:
                 log("agent.task_failed", where="page", error=f"{type(error).__name__}: {error}")
 
-    def _print(self, status: Status, report: int) -> None:
+    def _print(self, status: Status, put: Put) -> None:
         job_id = status.job.id
         attempts, first, _ = self._ledger.attempt_count(job_id)
         view = JobView(
@@ -157,7 +161,7 @@ class Press:
             timeline=None if first is None else self._timeline(job_id, first, status.zone),
             recipients=islice(self._ledger.recipients(job_id), RECIPIENTS),
         )
-        self._spool.files.replace(report, NAME, job_page(view))
+        put(NAME, job_page(view))
 
     def _timeline(self, job_id: int, first: float, zone: tzinfo) -> Timeline:
         """The job's timeline with the attempts since the last look."""

@@ -8,14 +8,14 @@ import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
 from spoold.agent.heading import Heading, heading_of
-from spoold.agent.press import Press
+from spoold.agent.press import Press, Put
 from spoold.core.completeness import REPORT
 from spoold.core.state import Standing
 from spoold.failpoint import failpoint
@@ -37,6 +37,7 @@ _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
 _FLUSH = 1 << 18
+ATTEMPTS = "attempts.jsonl"
 LONG_AGO = float("-inf")
 
 
@@ -68,6 +69,8 @@ class _Written:
     paper: Paper
     job: JobRow
     here: str
+    staged: tuple[str, ...]
+    """The files of a job that has ended: they wait for the disk."""
 
 
 class Reporter:
@@ -163,50 +166,65 @@ class Reporter:
             with contextlib.suppress(FileExistsError):
                 files.make_directory(root, REPORT)
             with files.closing(files.open_directory(root, REPORT)) as report:
-                status = self._write_status(paper, job, heading, report)
+                staged: list[str] = []
+
+                def put(name: str, chunks: Iterable[bytes]) -> None:
+                    if final:
+                        staged.append(name)
+                        files.stage(report, name, chunks)
+                    else:
+                        files.replace(report, name, chunks)
+
+                status = self._write_status(paper, job, heading, put)
                 self._append_attempts(paper, job, heading.zone, report)
                 if whole:
-                    self._write_table(paper, job, heading.zone, report)
+                    self._write_table(paper, job, heading.zone, put)
                 if moving or final or (whole and not paper.new and self.press.wants(status)):
-                    self.press.print_now(status, report)
+                    self.press.print_now(status, put)
                 elif not paper.new:
                     self.press.offer(status)
-        return _Written(paper, job, here)
+        return _Written(paper, job, here, tuple(staged))
 
     def _secure(self, jobs: list[_Written]) -> None:
+        """Publish the reports of jobs that have ended, durably: nobody writes them again."""
         files = self._spool.files
-        if len(jobs) > _MANY:
+        many = len(jobs) > _MANY
+        if many:
             files.sync_filesystem(self._spool.fd("active"))
-            return
         for one in jobs:
             with self._spool.job(one.here, one.job.name) as root, files.directory(root, (REPORT,)) as report:
-                for name in files.names(report):
-                    if not name.startswith("."):
-                        files.sync_file(report, (name,))
-                files.sync(report)
-                files.sync(root)
+                if not many:
+                    files.sync_file(report, (ATTEMPTS,))
+                    for name in one.staged:
+                        files.sync_staged(report, name)
+                for name in one.staged:
+                    files.publish(report, name)
+                if not many:
+                    files.sync(report)
+                    files.sync(root)
+        if many:
+            files.sync_filesystem(self._spool.fd("active"))
 
     def _move(self, jobs: list[_Written]) -> None:
-        folders = set()
+        ways: dict[tuple[str, str], list[str]] = {}
         for one in jobs:
-            target = one.job.state.folder
-            failpoint("before-move")
-            self._spool.files.rename(self._spool.fd(one.here), one.job.name, self._spool.fd(target), one.job.name)
-            failpoint("after-move")
-            folders |= {one.here, target}
-        for folder in folders:
-            self._spool.files.sync(self._spool.fd(folder))
+            ways.setdefault((one.here, one.job.state.folder), []).append(one.job.name)
+        for (here, there), names in ways.items():
+            for name in names:
+                failpoint("before-move")
+                self._spool.files.rename(self._spool.fd(here), name, self._spool.fd(there), name)
+                failpoint("after-move")
+            self._spool.sync_move(here, there)
 
-    def _write_status(self, paper: Paper, job: JobRow, heading: Heading, report: int) -> Status:
+    def _write_status(self, paper: Paper, job: JobRow, heading: Heading, put: Put) -> Status:
         now = self._clock()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
         self._foresee(paper, job, speed)
         status = Status(job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta)
-        files = self._spool.files
-        files.replace(report, "status.json", [status_json(status)])
-        files.replace(report, "status.txt", [status_text(status)])
+        put("status.json", [status_json(status)])
+        put("status.txt", [status_text(status)])
         statistics = statistics_json(
             counts,
             self._ledger.domains(job.id, DOMAINS),
@@ -216,7 +234,7 @@ class Reporter:
             heading.zone,
             now,
         )
-        files.replace(report, "statistics.json", [statistics])
+        put("statistics.json", [statistics])
         failpoint("report-written")
         paper.status_at = time.monotonic()
         return status
@@ -236,13 +254,13 @@ class Reporter:
         size, last = paper.attempts or (job.attempts_bytes, job.attempts_id)
         files = self._spool.files
         try:
-            fd = files.open_append(report, "attempts.jsonl", size)
+            fd = files.open_append(report, ATTEMPTS, size)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
             # Somebody shortened or removed the file: the database knows every line of it.
             size = last = 0
-            fd = files.open_append(report, "attempts.jsonl", 0)
+            fd = files.open_append(report, ATTEMPTS, 0)
         with files.closing(fd):
             lines: list[bytes] = []
             pending = 0
@@ -272,10 +290,10 @@ class Reporter:
             self._store.mark_attempts(job.id, size, last)
             paper.marked_at = time.monotonic()
 
-    def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, report: int) -> None:
+    def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, put: Put) -> None:
         begun = time.monotonic()
         rows = recipients_csv(self._ledger.recipients(job.id), zone)
-        self._spool.files.replace(report, "recipients.csv", rows)
+        put("recipients.csv", rows)
         paper.table_at = time.monotonic()
         paper.table_cost = paper.table_at - begun
 

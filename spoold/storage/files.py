@@ -269,7 +269,15 @@ class Files:
 
     def replace(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
         """Put `chunks` in the place of the file `name` atomically; `durable` syncs both. Returns the size."""
-        temporary = f".{name}.tmp"
+        size = self.stage(parent, name, chunks, durable=durable)
+        self.publish(parent, name)
+        if durable:
+            self.sync(parent)
+        return size
+
+    def stage(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
+        """Write `chunks` beside the file `name`, for `publish`; returns the size."""
+        temporary = _staged(name)
         with contextlib.suppress(FileNotFoundError):
             self.unlink(parent, temporary)
         fd = self.create(parent, temporary)
@@ -283,15 +291,25 @@ class Files:
                     self.sync(fd)
             finally:
                 os.close(fd)
-            failpoint("before-report")
-            self.rename(parent, temporary, parent, name)
         except BaseException:
             with contextlib.suppress(OSError):
                 self.unlink(parent, temporary)
             raise
-        if durable:
-            self.sync(parent)
         return size
+
+    def sync_staged(self, parent: int, name: str) -> None:
+        """Make durable what was staged, so that a power cut after `publish` leaves the old content or the new one."""
+        self.sync_file(parent, (_staged(name),))
+
+    def publish(self, parent: int, name: str) -> None:
+        """Put what was staged in the place of the file `name`."""
+        try:
+            failpoint("before-report")
+            self.rename(parent, _staged(name), parent, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(parent, _staged(name))
+            raise
 
     def open_append(self, parent: int, name: str, at: int) -> int:
         """A descriptor for appending to `name`, created if need be and cut to `at` bytes; OSError if it is shorter."""
@@ -349,6 +367,10 @@ def _kind(status: os.stat_result) -> Kind:
     if stat.S_ISSOCK(mode):
         return Kind.SOCKET
     return Kind.DEVICE
+
+
+def _staged(name: str) -> str:
+    return f".{name}.tmp"
 
 
 def _entry(path: Path, status: os.stat_result) -> Entry:

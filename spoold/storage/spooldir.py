@@ -168,6 +168,13 @@ class Spool:
     def move(self, name: str, source: str, target: str, new_name: str | None = None) -> None:
         """Rename `source/name` to `target/new_name` and make the move durable."""
         self.files.rename(self.fd(source), name, self.fd(target), new_name or name)
+        self.sync_move(source, target)
+
+    def sync_move(self, source: str, target: str) -> None:
+        """Make durable what was renamed from `source` to `target`: there first, so that a power cut leaves it somewhere.
+
+        For the same reason nothing may have been renamed the other way since that was synced.
+        """
         self.files.sync(self.fd(target))
         if source != target:
             self.files.sync(self.fd(source))

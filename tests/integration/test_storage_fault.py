@@ -41,7 +41,7 @@ def finished(agent: Agent, run: str) -> bool:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be taken is looked at again soon, not after half a minute."""
-    monkeypatch.setattr("spoold.agent.intake._AFTER_ERROR", 0.1)
+    monkeypatch.setattr("spoold.agent.enlistment._AFTER_ERROR", 0.1)
 
 
 def moments(calls: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The press: pages from the newest word, seldom, and never an older one in the place of a newer."""
 
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +54,7 @@ class Place:
     def print_now(self, words: str) -> None:
         files = self.spool.files
         with self.spool.job("active", "job") as root, files.directory(root, ("report",)) as report:
-            self.press.print_now(self.status(words), report)
+            self.press.print_now(self.status(words), functools.partial(files.replace, report))
 
 
 @pytest.fixture
