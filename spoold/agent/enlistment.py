@@ -7,7 +7,7 @@ before it is accepted, it goes back to new/; what goes wrong afterwards is tried
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spoold.agent.acceptance import Acceptance, Accepted, Prepared, Settings
@@ -74,7 +74,6 @@ class Enlistment:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         enlisted: Callable[[list[Complete]], None],
-        follow: Callable[[str, Iterable[str]], None],
     ) -> None:
         self._spool = spool
         self._admission = admission
@@ -82,7 +81,6 @@ class Enlistment:
         self._tally = tally
         self._monotonic = monotonic
         self._enlisted = enlisted
-        self._follow = follow
         self._acceptance = Acceptance(spool, admission, clock=clock)
 
     def enlist(self, batch: list[Complete], settings: Settings) -> None:
@@ -190,7 +188,6 @@ class Enlistment:
             upload.look_at = self._monotonic() + _AFTER_ERROR
         else:
             return
-        self._follow(upload.name, ("",))
         upload.busy = False
 
     # --- the steps ----------------------------------------------------------------------------------------------------

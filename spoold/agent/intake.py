@@ -50,7 +50,7 @@ class Intake:
         self._monotonic = monotonic
         self._accepted = accepted
         self._enlistment = Enlistment(
-            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted, follow=follow
+            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
