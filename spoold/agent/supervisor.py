@@ -44,7 +44,7 @@ from spoold.storage.store import Store
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
 RESERVE = 32 * 1024 * 1024
-_CONTROL_EVERY = 0.45
+_CONTROL_EVERY = 0.4
 _SCAN_EVERY = 1.0
 _SCAN_SHARE = 5.0
 _STATUS_EVERY = 2.0

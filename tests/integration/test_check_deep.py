@@ -180,10 +180,14 @@ def test_check_works_beside_a_sending_agent_and_repair_refuses(agent: Agent, rel
     wait_for(lambda: len(relay.recipients) >= 20, what="the first recipients")
     assert differences(agent) == []
     recipients = agent.spool / "done" / "ended" / "report" / "recipients.csv"
-    recipients.write_text("nothing\n")
-    assert differences(agent) == [
-        "job ended: report/recipients.csv:1 differs from the database",
-    ]
+    wanted = ["job ended: report/recipients.csv:1 differs from the database"]
+
+    def damaged() -> bool:
+        # The agent may still be writing the last word of the job.
+        recipients.write_text("nothing\n")
+        return differences(agent) == wanted
+
+    wait_for(damaged, what="the difference")
     done = agent.command("check", "--deep", "--repair")
     assert done.returncode == 1
     [line] = done.stderr.splitlines()

@@ -190,7 +190,7 @@ def test_cancel_in_new_ends_an_upload_that_is_not_complete(agent: Agent, relay: 
     assert sum(status["counts"].values()) == status["total"]
     assert (status["counts"]["sent"], relay.connections) == (0, 0)
     assert agent.find("part") == agent.spool / "done" / "part"
-    assert [path.name for path in (agent.spool / "new").iterdir()] == []
+    wait_for(lambda: not list((agent.spool / "new").iterdir()), what="an empty new/")
 
 
 @telling

@@ -178,7 +178,6 @@ PLACES = {
     "notice-written": 1,
     "claim-renamed": 2,
     "file-taken": 5,
-    "chunk-committed": 2,
     "before-accept": 2,
     "after-accept": 2,
     "before-intent": 2,

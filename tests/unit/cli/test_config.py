@@ -79,7 +79,6 @@ def test_example_of_the_contract_says_what_it_says(tmp_path: Path) -> None:
     assert config.agent.limits.agent == parse_rate("50000/h")
     assert config.agent.limits.relays == {"default": parse_rate("36000/h")}
     assert config.agent.limits.domains == {"gmail.com": parse_rate("600/m")}
-    assert config.agent.warnings == ()
 
 
 def test_least_configuration_has_the_defaults_of_the_example(tmp_path: Path) -> None:
