@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 
@@ -70,37 +70,31 @@ class Archive:
 
     def recipients(self, job_id: int, states: Sequence[RecipientState]) -> Iterator[Recipient]:
         """Those in one of `states`, in the order of the file."""
+        for _, address, message, extra in self._select("r.address, m.path, r.extra", job_id, states):
+            yield Recipient(address, message, orjson.loads(extra) if extra else {})
+
+    def undelivered(self, job_id: int, states: Sequence[RecipientState]) -> Iterator[Undelivered]:
+        """Those in one of `states`, in the order of the file."""
+        first, _ = id_range(job_id)
+        columns = (
+            "r.line, r.address, r.state, r.attempts, r.code, r.status, r.diagnostic, r.remote_mta,"
+            " r.first_attempt_at, r.last_attempt_at, m.path"
+        )
+        for row in self._select(columns, job_id, states):
+            yield Undelivered(row[0] - first, row[1], row[2], RecipientState(row[3]), *row[4:])
+
+    def _select(self, columns: str, job_id: int, states: Sequence[RecipientState]) -> Iterator[tuple[Any, ...]]:
+        """The ids and `columns` of the job's recipients in one of `states`, in short reads."""
         low, high = id_range(job_id)
         wanted = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
             while True:
                 rows = reader.execute(
-                    "SELECT r.id, r.address, m.path, r.extra FROM recipient r LEFT JOIN message m ON m.id = r.message_id"
+                    f"SELECT r.id, {columns} FROM recipient r LEFT JOIN message m ON m.id = r.message_id"  # noqa: S608 - ours
                     " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
                     (low, high, wanted, _CHUNK),
                 ).fetchall()
-                for _, address, message, extra in rows:
-                    yield Recipient(address, message, orjson.loads(extra) if extra else {})
-                if len(rows) < _CHUNK:
-                    return
-                low = rows[-1][0] + 1
-
-    def undelivered(self, job_id: int, states: Sequence[RecipientState]) -> Iterator[Undelivered]:
-        """Those in one of `states`, in the order of the file."""
-        first, high = id_range(job_id)
-        low = first
-        wanted = orjson.dumps([int(state) for state in states]).decode()
-        with self._database.reading() as reader:
-            while True:
-                rows = reader.execute(
-                    "SELECT r.id, r.line, r.address, r.state, r.attempts, r.code, r.status, r.diagnostic, r.remote_mta,"
-                    " r.first_attempt_at, r.last_attempt_at, m.path"
-                    " FROM recipient r LEFT JOIN message m ON m.id = r.message_id"
-                    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
-                    (low, high, wanted, _CHUNK),
-                ).fetchall()
-                for row in rows:
-                    yield Undelivered(row[0] - first, row[1], row[2], RecipientState(row[3]), *row[4:])
+                yield from rows
                 if len(rows) < _CHUNK:
                     return
                 low = rows[-1][0] + 1
