@@ -8,16 +8,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from zoneinfo import ZoneInfo
 
 from spoold.agent.event import log
 from spoold.agent.reporter import LONG_AGO, Paper, Reporter
 from spoold.storage.database import DatabaseError
-from spoold.storage.ledger import Ledger
-from spoold.storage.spooldir import Spool
-from spoold.storage.store import Store
 
 _TICK = 0.25
 #: The least seconds between two rounds, and how many jobs a thread gets at once in one.
@@ -34,21 +30,10 @@ _TABLE_REST = 9.0
 
 
 class Projector:
-    """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be
-    through at its present speed; `zone` is for jobs that name none."""
+    """See the module; `reporter` does the writing."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        store: Store,
-        ledger: Ledger,
-        *,
-        clock: Callable[[], float],
-        relay_fault: Callable[[int], str | None],
-        eta: Callable[[int, float | None], float | None],
-        zone: Callable[[], ZoneInfo],
-    ) -> None:
-        self._reporter = Reporter(spool, store, ledger, clock=clock, relay_fault=relay_fault, eta=eta, zone=zone)
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._papers: dict[int, Paper] = {}
         self._pending: set[int] = set()
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")

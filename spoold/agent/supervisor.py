@@ -27,6 +27,7 @@ from spoold.agent.order import Orders
 from spoold.agent.projector import Projector
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
+from spoold.agent.reporter import Reporter
 from spoold.agent.tally import Tally
 from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
@@ -143,7 +144,7 @@ class Supervisor:
         self._store = Store(self._database)
         self._ledger = Ledger(self._database)
         admission = Admission(self._database, lambda name: self._spool.find(name, FOLDERS[1:]) is None)
-        self._projector = Projector(
+        reporter = Reporter(
             self._spool,
             self._store,
             self._ledger,
@@ -152,6 +153,7 @@ class Supervisor:
             eta=self._eta,
             zone=self._zone,
         )
+        self._projector = Projector(reporter)
         tats = await self._loop.run_in_executor(self._threads, self._store.tats, self._clock())
         self._limiter = Limiter(self._configuration.limits, tats)
         self._dispatcher = Dispatcher(
