@@ -50,7 +50,7 @@ def test_signal_ends_the_agent_after_open_transactions_and_the_next_one_goes_on(
     agent.configure(relay.port, relay={"connections": 3, "recipients_per_message": 1})
     agent.start()
     agent.drop("job", addresses(12))
-    relay.wait_for(lambda _: begun(relay) >= 3)
+    relay.wait_for(lambda _: begun(relay) >= 3 and relay.bodies)
     told = time.monotonic()
     assert agent.stop(number) == 0
     # Those next in line had said MAIL; their messages do not follow.
@@ -79,7 +79,7 @@ def test_stop_while_the_relay_does_not_answer_waits_for_the_reply_to_the_final_d
     relay.rules.append(Rule("DOT", Hang()))
     agent.start()
     agent.drop("job")
-    relay.wait_for(lambda _: any(line.text.upper().startswith("DATA") for line in relay.commands))
+    relay.wait_for(lambda _: relay.bodies)
     assert agent.process is not None
     agent.process.send_signal(signal.SIGTERM)
     wait_for(lambda: agent.events("agent.stopping"))
@@ -205,7 +205,7 @@ def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_p
             assert int(reloading["MONOTONIC_USEC"]) > 0
             watched.wait_state("job", "finished")
             watched.drop("last")
-            relay.wait_for(lambda _: begun(relay) == 2)
+            relay.wait_for(lambda _: relay.bodies == 2)
             process.send_signal(signal.SIGTERM)
             stopping = wait_for(lambda: seen("STOPPING"))
             assert "waiting for 1 open" in stopping[0]["STATUS"]
@@ -370,7 +370,7 @@ def test_job_whose_last_message_ends_during_the_stop_is_finished_by_it(agent: Ag
     relay.rules.append(Rule("DOT", Delay(1.0)))
     agent.start()
     agent.drop("last", ["ada@one.example"])
-    relay.wait_for(lambda _: begun(relay))
+    relay.wait_for(lambda _: relay.bodies)
     assert agent.stop() == 0
     assert (agent.spool / "done" / "last").is_dir()
     status = agent.status("last")

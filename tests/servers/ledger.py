@@ -57,6 +57,8 @@ class Ledger:
         self.connections = 0
         self.open = 0
         self.peak = 0
+        #: Messages whose final dot has come, whatever is answered to it.
+        self.bodies = 0
         self._changed = threading.Condition()
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if journal else -1
 
@@ -77,6 +79,11 @@ class Ledger:
     def command(self, connection: int, text: str) -> None:
         with self._changed:
             self.commands.append(Line(connection, text, time.monotonic()))
+            self._changed.notify_all()
+
+    def body(self) -> None:
+        with self._changed:
+            self.bodies += 1
             self._changed.notify_all()
 
     def violation(self, connection: int, text: str) -> None:
@@ -114,6 +121,7 @@ class Ledger:
             self.handshake_failures.clear()
             self.connections = 0
             self.peak = self.open
+            self.bodies = 0
 
     def close(self) -> None:
         if self._journal >= 0:

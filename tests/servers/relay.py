@@ -111,6 +111,11 @@ class Relay(Settings):
         return self.ledger.connections
 
     @property
+    def bodies(self) -> int:
+        """Messages whose final dot has come: what the client did not withdraw."""
+        return self.ledger.bodies
+
+    @property
     def recipients(self) -> list[str]:
         """Every recipient of every accepted message, in order, repetitions included."""
         return [recipient for message in tuple(self.accepted) for recipient in message.recipients]

@@ -199,6 +199,7 @@ class Session:
                 await self._say(early)
                 await self._end()
             transaction.data = await self._wire.body()
+            self._ledger.body()
             self._usual.inspect(transaction)
             reply = await self._decide(Command.DOT, recipients) or self._usual.message(
                 transaction, len(self._ledger.accepted) + 1
