@@ -7,16 +7,17 @@ examined in a process of its own.
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from spoold.agent.configuration import Settings
 from spoold.agent.examination import Examination, Findings
 from spoold.agent.examiner import examine_apart
 from spoold.agent.inbox import Seen, read_manifest
 from spoold.agent.taking import ChangedError, Taken
-from spoold.agent.terms import Defaults, compact_of, manifest_errors, terms_of
-from spoold.core.completeness import HOLD, MANIFEST, IntakePolicy, Rule
+from spoold.agent.terms import compact_of, manifest_errors, terms_of
+from spoold.core.completeness import HOLD, MANIFEST, Rule
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message import MessageFacts
@@ -37,15 +38,6 @@ _LARGE_LIST = 64 * 1024
 _HUGE_FILES = 2000
 _HUGE_LIST = 1024 * 1024
 _LISTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says that intake needs; replaced as a whole when it is read again."""
-
-    policy: IntakePolicy
-    defaults: Defaults
-    relays: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from spoold.core.outcome import Fault, FaultKind, Result, deferred
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.smtp.concurrency import STALL, Concurrency
-from spoold.smtp.connection import Relay, connect
+from spoold.smtp.connection import connect
 from spoold.smtp.health import Health
+from spoold.smtp.relay import Relay
 from spoold.smtp.session import BodyError, Envelope, Session, Transaction
 from spoold.storage.database import DatabaseError
 from spoold.storage.journal import Journal

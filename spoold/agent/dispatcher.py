@@ -25,7 +25,7 @@ from spoold.agent.tally import Limit, Tally
 from spoold.core.forecast import Forecast, Load, forecast
 from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import JobState, RecipientState, Standing
-from spoold.smtp.connection import Relay
+from spoold.smtp.relay import Relay
 from spoold.storage.database import DatabaseError
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from spoold.agent.acceptance import Acceptance, Accepted, Prepared, Settings
+from spoold.agent.acceptance import Acceptance, Accepted, Prepared
+from spoold.agent.configuration import Settings
 from spoold.agent.event import log
 from spoold.agent.inbox import Seen, Upload
 from spoold.agent.projector import Projector

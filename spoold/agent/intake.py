@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from spoold.agent.acceptance import Settings, is_large
+from spoold.agent.acceptance import is_large
+from spoold.agent.configuration import Settings
 from spoold.agent.enlistment import Complete, Enlistment
 from spoold.agent.event import log
 from spoold.agent.inbox import Inbox, Upload

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from spoold.agent.configuration import Defaults
 from spoold.agent.control import Control, Signal
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.live import LiveJob
 from spoold.agent.projector import Projector
-from spoold.agent.terms import Defaults, compact_of, terms_of, timing_errors
+from spoold.agent.terms import compact_of, terms_of, timing_errors
 from spoold.core.document import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.state import JobState, Standing

@@ -9,17 +9,16 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from spoold import __version__
-from spoold.agent.acceptance import Settings
 from spoold.agent.body import BodyReader
 from spoold.agent.bulletin import Bulletin
+from spoold.agent.configuration import Configuration
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.event import log
 from spoold.agent.intake import Intake
-from spoold.agent.limiter import Limiter, Limits
+from spoold.agent.limiter import Limiter
 from spoold.agent.live import LiveJob
 from spoold.agent.notice import Notices
 from spoold.agent.notify import Notifier
@@ -29,11 +28,8 @@ from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
 from spoold.agent.reporter import Reporter
 from spoold.agent.tally import Tally
-from spoold.agent.terms import Defaults, compact_of, manifest_of, terms_of
+from spoold.agent.terms import compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
-from spoold.core.address import Address
-from spoold.core.completeness import IntakePolicy
-from spoold.smtp.connection import Relay
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
@@ -56,24 +52,6 @@ _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
 _REQUESTS_EVERY = 1.0
 _RECORD_WITHIN = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What the agent runs on; built from the configuration file, replaced whole by SIGHUP."""
-
-    relays: dict[str, Relay]
-    defaults: Defaults
-    intake: IntakePolicy
-    keep_done: float | None
-    """Seconds after which a finished job is removed; None keeps it."""
-    limits: Limits = field(default_factory=Limits)
-    notify: Address | None = None
-    """Who gets a summary mail of each job that ends."""
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(self.intake, self.defaults, frozenset(self.relays))
 
 
 class AgentError(Exception):

@@ -1,28 +1,18 @@
 """A manifest's wishes with the agent's defaults: the terms on which a job is sent."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from spoold.agent.configuration import Defaults
 from spoold.agent.live import Terms
 from spoold.core.compact import key_of, pack, unpack
 from spoold.core.manifest import Manifest, Timing, parse_manifest
 from spoold.core.planner import Schedule
 from spoold.core.problem import shown
-from spoold.core.retry import RetryPolicy
-from spoold.core.schedule import Windows
 from spoold.report.clock import for_people
 from spoold.storage.record import Compact, JobRow
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What the configuration gives to jobs that do not say otherwise, and the agent's own windows, which bind all."""
-
-    zone: ZoneInfo
-    retry: RetryPolicy
-    windows: Windows
 
 
 def manifest_of(job: JobRow, zone: ZoneInfo) -> Manifest:

@@ -12,17 +12,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from spoold.agent.configuration import Configuration, Defaults
 from spoold.agent.limiter import Limits
-from spoold.agent.supervisor import Configuration
-from spoold.agent.terms import Defaults
 from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document import Document, DocumentError, load
 from spoold.core.form import validate
 from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, printable, shown
-from spoold.smtp.connection import Relay, SecretError, Security
-from spoold.smtp.session import Timeouts
+from spoold.smtp.relay import Relay, SecretError, Security, Timeouts
 
 PLACES = ("spoold.yaml", "/etc/spoold/spoold.yaml")
 _PORTS = {Security.NONE: 25, Security.STARTTLS: 587, Security.TLS: 465}

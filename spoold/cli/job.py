@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from spoold.agent.configuration import Configuration, Defaults
 from spoold.agent.examination import Examination
 from spoold.agent.inbox import MAX_DEPTH
-from spoold.agent.supervisor import Configuration
-from spoold.agent.terms import Defaults, timing_errors
+from spoold.agent.terms import timing_errors
 from spoold.cli import config
 from spoold.cli.command import UsageError
 from spoold.cli.progress import Told, Unit, progress

@@ -14,7 +14,8 @@ from spoold.cli.config import Config
 from spoold.cli.finding import Findings
 from spoold.core.address import Address
 from spoold.core.outcome import REMEDIES, Fault, FaultKind, Result
-from spoold.smtp.connection import Relay, Security, connect
+from spoold.smtp.connection import connect
+from spoold.smtp.relay import Relay, Security
 from spoold.smtp.session import Envelope, Session
 
 _DAY = 86400

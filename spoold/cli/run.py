@@ -8,7 +8,8 @@ import resource
 import time
 from collections.abc import Callable
 
-from spoold.agent.supervisor import AgentError, Configuration, Supervisor
+from spoold.agent.configuration import Configuration
+from spoold.agent.supervisor import AgentError, Supervisor
 from spoold.cli import config, log
 from spoold.cli.command import configuration, open_spool
 from spoold.storage.database import DatabaseError

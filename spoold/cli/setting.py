@@ -25,7 +25,7 @@ from spoold.core.problem import shown
 from spoold.core.quantity import DURATION_FORM, parse_duration
 from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows
-from spoold.smtp.session import Timeouts
+from spoold.smtp.relay import Timeouts
 
 
 class TimeoutsSection(Section):

@@ -10,50 +10,14 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import cast
 
 import aiosmtplib
 
 from spoold.core.outcome import Fault, FaultKind
 from spoold.core.problem import printable
-from spoold.smtp.session import Session, Timeouts
-
-
-class Security(StrEnum):
-    """How a connection is encrypted: not at all, by STARTTLS (RFC 3207), or from its first byte (RFC 8314)."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    TLS = "tls"
-
-
-class SecretError(Exception):
-    """A password cannot be read; the text says which file and why, never what is in it."""
-
-
-@dataclass(frozen=True)
-class Relay:
-    """All that it takes to use a relay. `password` is asked at each connection, so that it can change while the agent
-    runs.
-    """
-
-    name: str
-    host: str
-    port: int
-    security: Security
-    ca_file: str | None = None
-    username: str | None = None
-    password: Callable[[], str] | None = None
-    connections: int = 20
-    recipients_per_message: int = 100
-    fallback: str | None = None
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
+from spoold.smtp.relay import Relay, SecretError, Security
+from spoold.smtp.session import Session
 
 
 async def connect(relay: Relay) -> Session | Fault:

@@ -13,30 +13,20 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import cast
 
 from spoold.core.outcome import Outcome, Reply, deferred, returned
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
+from spoold.smtp.relay import Timeouts
 from spoold.smtp.transaction import DOT, At, Envelope, Exchange, Transaction, Turn, refusal
 
-__all__ = ["BodyError", "Envelope", "Session", "Timeouts", "Transaction"]
+__all__ = ["BodyError", "Envelope", "Session", "Transaction"]
 
 #: What an idle socket takes at once.
 _AT_ONCE = 16 * 1024
 #: Up to this size one copy costs less than one more write.
 _COPY = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds to wait, by default the least that RFC 5321 §4.5.3.2 wants from a client (but for `connect`)."""
-
-    connect: float = 30.0
-    command: float = 300.0
-    data: float = 180.0
-    final: float = 600.0
 
 
 class BodyError(Exception):

@@ -14,11 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from spoold.agent.configuration import Defaults
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
 from spoold.agent.tally import Tally
-from spoold.agent.terms import Defaults, terms_of
+from spoold.agent.terms import terms_of
 from spoold.core.manifest import parse_manifest
 from spoold.core.message import MessageFacts
 from spoold.core.outcome import Command, Reply, Result, read_reply
@@ -26,7 +27,7 @@ from spoold.core.rate import Rate
 from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows
 from spoold.core.state import JobState, Standing, after_outcome
-from spoold.smtp.connection import Relay, Security
+from spoold.smtp.relay import Relay, Security
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
 from spoold.storage.record import Admitted, DueRecipient, NewMessage, NewRecipient, Record

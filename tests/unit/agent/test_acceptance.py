@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from spoold.agent import acceptance
-from spoold.agent.acceptance import Acceptance, Accepted, Prepared, Settings, is_large
+from spoold.agent.acceptance import Acceptance, Accepted, Prepared, is_large
+from spoold.agent.configuration import Defaults, Settings
 from spoold.agent.inbox import Seen
 from spoold.agent.taking import Taken
-from spoold.agent.terms import Defaults
 from spoold.core.completeness import IntakePolicy, Rule, Verdict
 from spoold.core.retry import DEFAULT
 from spoold.core.schedule import Windows

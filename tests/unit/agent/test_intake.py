@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from spoold.agent.acceptance import Settings
+from spoold.agent.configuration import Settings
 from spoold.agent.intake import Intake
 from spoold.core.completeness import IntakePolicy
 from spoold.storage.files import Files

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from spoold.core.outcome import FaultKind, Result
-from spoold.smtp.session import BodyError, Envelope, Session, Timeouts, Transaction
+from spoold.smtp.relay import Timeouts
+from spoold.smtp.session import BodyError, Envelope, Session, Transaction
 from tests.servers.certificate import Authority
 
 HOST = "127.0.0.1"
