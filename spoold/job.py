@@ -26,7 +26,7 @@ from spoold.core.completeness import MANIFEST
 from spoold.core.document import DocumentError
 from spoold.core.manifest import DEFAULT_MESSAGE, check_path, parse_manifest
 from spoold.core.notation import manifest_text
-from spoold.core.problem import printable
+from spoold.core.problem import UserError, printable
 from spoold.storage.draft import Draft, NameTakenError, entrance
 from spoold.storage.files import CHUNK, Files
 from spoold.storage.spooldir import SpoolError, valid_name
@@ -43,7 +43,7 @@ Recipient = str | Mapping[str, str]
 Message = bytes | os.PathLike[str]
 
 
-class JobError(ValueError):
+class JobError(UserError, ValueError):
     """The job cannot be written like this; the text has one line a problem."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spoold.cli import completion, manual, schema
-from spoold.cli.main import parser
+from spoold.cli.parser import SHELLS, parser
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def files() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "spoold/data/man/spoold.1", lambda: manual.spoold(parser())
     for name in schema.FORMS:
         yield f"spoold/data/man/{name}.5", lambda name=name: manual.document(name)  # type: ignore[misc]
-    for shell, file in completion.FILES.items():
+    for shell, file in SHELLS.items():
         yield f"spoold/data/completion/{file}", lambda shell=shell: completion.script(shell, parser())  # type: ignore[misc]
 
 

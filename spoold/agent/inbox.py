@@ -14,6 +14,7 @@ from spoold.agent.event import log
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import (
     MANIFEST,
+    MAX_DEPTH,
     REPORT,
     SEAL,
     IntakePolicy,
@@ -29,7 +30,6 @@ from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
 
-MAX_DEPTH = 20
 _MANIFEST_LIMIT = 64 * 1024 + 1
 _SEAL_LIMIT = 256 * 1024 * 1024
 

@@ -19,16 +19,6 @@ from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import PRIVATE, Spool, SpoolError
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("--send-to", metavar="ADDR", help="send a test message there, through each relay")
-    parser.add_argument("--deep", action="store_true", help="compare the database with folders, messages and reports")
-    parser.add_argument(
-        "--repair", action="store_true", help="with --deep: put folders and reports right; stop the agent first"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON document")
-
-
 def run(options: argparse.Namespace) -> int:
     """One finding a thing; 1 if one of them is an error, warnings alone are none."""
     recipient: Address | None = None

@@ -4,12 +4,15 @@ import argparse
 from pathlib import Path
 
 from spoold.cli import config
+from spoold.core.problem import UserError
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 
 
-class UsageError(Exception):
+class UsageError(UserError):
     """The command was called in a way that cannot work."""
+
+    exit_code = 2
 
 
 def configuration(options: argparse.Namespace) -> config.Config:

@@ -10,13 +10,11 @@ from typing import Any
 from spoold.cli.command import UsageError, open_spool
 from spoold.cli.config import ConfigError, find, place
 from spoold.cli.init import data
-from spoold.cli.resend import STATES
+from spoold.cli.parser import SHELLS, STATES
 from spoold.core.manifest import Priority
 from spoold.core.state import OnUncertain
 from spoold.storage.spooldir import FOLDERS, SpoolError, valid_name
 
-#: What each shell calls the file that it loads by itself.
-FILES = {"bash": "spoold", "zsh": "_spoold", "fish": "spoold.fish"}
 #: Arguments by their names in the help.
 _KINDS = {
     **dict.fromkeys(("FILE", "MESSAGE", "RECIPIENTS"), "file"),
@@ -34,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Print a shell's script; `jobs` are the jobs of the spool, which the scripts ask for."""
     if options.shell == "jobs":
         return _print_jobs(options)
-    print(data("completion", FILES[options.shell]).read_text(), end="")
+    print(data("completion", SHELLS[options.shell]).read_text(), end="")
     return 0
 
 
@@ -51,7 +49,7 @@ def _print_jobs(options: argparse.Namespace) -> int:
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The script for `shell`, one of `FILES`, of all that `parser` knows."""
+    """The script for `shell`, one of `SHELLS`, of all that `parser` knows."""
     import shtab
 
     job = {**shtab.cmd(_JOBS), "zsh": "_spoold_jobs"}

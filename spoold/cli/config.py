@@ -19,7 +19,7 @@ from spoold.core.completeness import IntakePolicy
 from spoold.core.document import Document, DocumentError, load
 from spoold.core.form import validate
 from spoold.core.manifest import DEFAULT_RELAY
-from spoold.core.problem import Problem, printable, shown
+from spoold.core.problem import Problem, UserError, printable, shown
 from spoold.smtp.relay import Relay, SecretError, Security, Timeouts
 
 PLACES = ("spoold.yaml", "/etc/spoold/spoold.yaml")
@@ -27,8 +27,10 @@ _PORTS = {Security.NONE: 25, Security.STARTTLS: 587, Security.TLS: 465}
 _SECRET_LIMIT = 4096
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The configuration cannot be used; the text has one line a problem."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

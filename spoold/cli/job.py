@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Configuration, Defaults
 from spoold.agent.examination import Examination
-from spoold.agent.inbox import MAX_DEPTH
 from spoold.agent.terms import timing_errors
 from spoold.cli import config
 from spoold.cli.command import UsageError
 from spoold.cli.progress import Told, Unit, progress
 from spoold.core.completeness import (
     MANIFEST,
+    MAX_DEPTH,
     REPORT,
     SEAL,
     IntakePolicy,

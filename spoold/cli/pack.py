@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from spoold.cli.command import UsageError
 from spoold.cli.job import inspect
+from spoold.cli.parser import PACK_FLAGS, PACK_TEXTS
 from spoold.core.completeness import DEFAULT_RECIPIENTS, MANIFEST
 from spoold.core.composer import Value
 from spoold.core.document import DocumentError
@@ -23,33 +24,6 @@ from spoold.core.recipient import RecipientsError, read_csv, read_txt
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.files import CHUNK, Files
 from spoold.storage.spooldir import clean_name
-
-#: Options that are keys of job.yaml, as `option: key`; those that may be given several times are lists there.
-TEXTS = ("description", "relay", "send-after", "expires", "timezone", "rate", "priority", "on-uncertain")
-FLAGS = ("strict", "allow-duplicate")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The manifest's keys as options."""
-    parser.add_argument("message", metavar="MESSAGE", help="a message file")
-    parser.add_argument(
-        "recipients", metavar="RECIPIENTS", help="a .csv file with a column `address`, or one address a line"
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", help="the folder to make; else the message's name without .eml"
-    )
-    parser.add_argument("--sender", metavar="ADDR", help="the envelope sender; else the message's From")
-    for option in TEXTS:
-        parser.add_argument(f"--{option}", metavar="VALUE", help=f"{option.replace('-', '_')} of job.yaml")
-    for option in FLAGS:
-        parser.add_argument(f"--{option}", action="store_true", help=f"{option.replace('-', '_')}: true in job.yaml")
-    parser.add_argument(
-        "--window", metavar="WINDOW", action="append", help="one of `windows` of job.yaml; may be repeated"
-    )
-    parser.add_argument(
-        "--domain-rate", metavar="DOMAIN=RATE", action="append", help="one of `domain_rates`; may be repeated"
-    )
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", help="any key of job.yaml, with a value in YAML")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,10 +69,10 @@ def _is_list(path: str) -> bool:
 
 def _manifest(options: argparse.Namespace, message: BinaryIO, recipients: BinaryIO, kind: int) -> dict[str, object]:
     values: dict[str, object] = {"sender": options.sender if options.sender is not None else _sender(message, options)}
-    for option in TEXTS:
+    for option in PACK_TEXTS:
         if (value := getattr(options, option.replace("-", "_"))) is not None:
             values[option.replace("-", "_")] = value
-    values |= {option.replace("-", "_"): True for option in FLAGS if getattr(options, option.replace("-", "_"))}
+    values |= {option.replace("-", "_"): True for option in PACK_FLAGS if getattr(options, option.replace("-", "_"))}
     if options.window:
         values["windows"] = options.window
     if options.domain_rate:

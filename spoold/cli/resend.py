@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from spoold.cli.command import UsageError, configuration, open_spool
+from spoold.cli.parser import STATES
 from spoold.core.completeness import MANIFEST
 from spoold.core.document import load
 from spoold.core.manifest import check_path, parse_manifest
@@ -20,7 +21,6 @@ from spoold.storage.files import Files
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import Spool, valid_name
 
-STATES = {state.label: state for state in RecipientState if state.final or state is RecipientState.UNCERTAIN}
 #: Keys of job.yaml that an edit may have changed while the job lived.
 _TIMING = ("send_after", "expires", "windows", "timezone", "rate", "domain_rates", "retry", "priority")
 

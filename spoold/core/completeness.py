@@ -25,6 +25,8 @@ CONTROL_FILES = frozenset({READY, CANCEL, HOLD, RETRY})
 #: Top-level names that do not count for the digest or the seal.
 NOT_CONTENT = CONTROL_FILES | {SEAL, REPORT}
 DEFAULT_RECIPIENTS = ("recipients.csv", "recipients.txt")
+#: How deep an upload's folders may lie in each other.
+MAX_DEPTH = 20
 
 
 class Rule(StrEnum):

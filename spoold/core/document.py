@@ -11,7 +11,7 @@ from typing import NoReturn
 from yaml.reader import Reader
 
 from spoold.core.composer import MAX_PROBLEMS, Composer, Fault, Location, Position, Value
-from spoold.core.problem import Problem, printable
+from spoold.core.problem import Problem, UserError, printable
 
 MAX_BYTES = 64 * 1024
 
@@ -23,7 +23,7 @@ _ENDINGS = (
 )
 
 
-class DocumentError(Exception):
+class DocumentError(UserError):
     """All that is wrong with a document, in the order of its lines.
 
     `incomplete` is True only where the file breaks off, so that more bytes appended to it could cure it.

@@ -18,6 +18,12 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
+class UserError(Exception):
+    """What a person can put right: a command that meets it ends with its text, one problem a line, and `exit_code`."""
+
+    exit_code = 1
+
+
 def printable(text: str | bytes, limit: int = 200) -> str:
     r"""Make foreign text safe to show: one line of at most `limit` characters, cut with "…".
 

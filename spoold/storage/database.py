@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from spoold.core.problem import UserError
+
 T = TypeVar("T")
 Write = Callable[[sqlite3.Connection], T]
 
@@ -42,7 +44,7 @@ _ADVICE = (
 )
 
 
-class DatabaseError(Exception):
+class DatabaseError(UserError):
     """The database cannot be used; the text says why."""
 
 

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
+from spoold.core.problem import UserError
 from spoold.storage.files import Files
 
 FOLDERS = ("new", "active", "deferred", "done")
@@ -35,7 +36,7 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._@+-]", "_", name).lstrip(".-")[:90] or "unnamed"
 
 
-class SpoolError(Exception):
+class SpoolError(UserError):
     """The spool cannot be used; the text says why and what to do."""
 
 

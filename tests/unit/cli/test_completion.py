@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from spoold.cli import completion
-from spoold.cli.main import main, parser
+from spoold.cli.main import main
+from spoold.cli.parser import SHELLS, parser
 from spoold.storage.spooldir import Spool
 from tests import generated
 
@@ -45,7 +46,7 @@ def typed(home: Path, shell: str, keys: str) -> list[str]:
     if command is None:
         assert os.environ.get("CI") != "true", f"{shell} is missing"
         pytest.skip(f"needs the Debian package {shell}")
-    published = ROOT / "spoold/data/completion" / completion.FILES[shell]
+    published = ROOT / "spoold/data/completion" / SHELLS[shell]
     arguments = [command]
     if shell == "bash":
         (home / ".bashrc").write_text(f"PS1='here> '; source {published}\n")
@@ -97,7 +98,7 @@ def typed(home: Path, shell: str, keys: str) -> list[str]:
         os.close(leader)
 
 
-@pytest.mark.parametrize("shell", completion.FILES)
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("keys", "arguments"),
     [
@@ -116,11 +117,11 @@ def test_commands_options_jobs_and_files_are_completed(home: Path, shell: str, k
     assert not (home / "broken").exists()
 
 
-@pytest.mark.parametrize("shell", completion.FILES)
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_published_script_is_what_the_command_prints_and_knows_every_command_and_option(
     shell: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    published = (ROOT / "spoold/data/completion" / completion.FILES[shell]).read_text()
+    published = (ROOT / "spoold/data/completion" / SHELLS[shell]).read_text()
     assert completion.script(shell, parser()) == published, "out of date: python -m tests.generated"
     assert main(["completion", shell]) == 0
     assert capsys.readouterr().out == published

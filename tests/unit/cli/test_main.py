@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from spoold.cli import main as command
+from spoold.cli import status
 
 
 async def _fail(text: str) -> None:
@@ -20,7 +21,7 @@ async def _run_two() -> None:
 def test_internal_error_of_several_tasks_names_each_and_where_it_was(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command.status, "run", lambda options: asyncio.run(_run_two()))
+    monkeypatch.setattr(status, "run", lambda options: asyncio.run(_run_two()))
     assert command.main(["status"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("spoold: internal error, a bug, please report it: ")

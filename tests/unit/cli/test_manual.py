@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spoold.cli import completion, schema
-from spoold.cli.main import parser
+from spoold.cli.parser import SHELLS, parser
 from tests import generated
 
 ROOT = generated.ROOT
@@ -87,7 +87,7 @@ def test_everything_that_is_published_is_installed() -> None:
     shared = targets["wheel"]["shared-data"]
     for page in PAGES:
         assert shared[f"spoold/data/man/{page.name}"] == f"share/man/man{page.name[-1]}/{page.name}"
-    assert {shared[f"spoold/data/completion/{file}"] for file in completion.FILES.values()} == {
+    assert {shared[f"spoold/data/completion/{file}"] for file in SHELLS.values()} == {
         "share/bash-completion/completions/spoold",
         "share/zsh/site-functions/_spoold",
         "share/fish/vendor_completions.d/spoold.fish",
