@@ -272,8 +272,9 @@ def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(ag
         assert sum(job["counts"].values()) == job["total"]
         assert (agent.spool / job["folder"] / job["job"]).is_dir()
 
+    # They are written right after the state.
+    wait_for(lambda: metrics(agent)["spoold_sent_total", frozenset()] == 6, 5)
     values = metrics(agent)
-    assert values["spoold_sent_total", frozenset()] == 6
     assert values["spoold_uploads", frozenset()] == 1
     assert values["spoold_relay_up", frozenset({("relay", "default")})] == 1
     assert values["spoold_jobs", frozenset({("state", "waiting")})] == 1

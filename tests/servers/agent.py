@@ -8,10 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+from tests.servers.nursery import Forked, nursery
 
 T = TypeVar("T")
 
@@ -45,7 +48,7 @@ class Agent:
         self.root = root
         self.spool = root / "spool"
         self.config = root / "spoold.yaml"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self._environ = dict(environ or {})
         self._logs = 0
         self.configure(port, relay=relay, config=config)
@@ -75,13 +78,20 @@ class Agent:
         if failpoint is not None:
             environ["SPOOLD_FAILPOINT"] = failpoint
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "spoold", "--config", str(self.config), "run", *arguments],
-                stderr=log,
-                stdout=log,
-                stdin=subprocess.DEVNULL,
-                env=environ,
-            )
+            command = ["--config", str(self.config), "run", *arguments]
+            if any(
+                name.startswith(("LD_", "PYTHON")) for name in self._environ
+            ):  # what is read before the first import
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "spoold", *command],
+                    stderr=log,
+                    stdout=log,
+                    stdin=subprocess.DEVNULL,
+                    env=environ,
+                )
+            else:
+                with open(os.devnull, "rb") as nothing:
+                    self.process = nursery().start(command, environ, nothing.fileno(), log.fileno(), log.fileno())
         if wait:
             wait_for(lambda: self.events("agent.started") or self.process.poll() is not None, what="the agent's start")  # type: ignore[union-attr]
             assert self.process.poll() is None, self.log_file.read_text()
@@ -137,15 +147,20 @@ class Agent:
 
     def command(self, *arguments: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run another `spoold` command on the same configuration."""
-        return subprocess.run(
-            [sys.executable, "-m", "spoold", "--config", str(self.config), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **self._environ},
-            check=False,
-        )
+        command = ["--config", str(self.config), *arguments]
+        with (
+            open(os.devnull, "rb") as nothing,
+            tempfile.TemporaryFile() as stdout,
+            tempfile.TemporaryFile() as stderr,
+        ):
+            files = nothing.fileno(), stdout.fileno(), stderr.fileno()
+            process = nursery().start(command, {**os.environ, **self._environ}, *files)
+            try:
+                code = process.wait(timeout)
+            finally:
+                process.kill()
+            texts = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (stdout, stderr)]
+        return subprocess.CompletedProcess(command, code, *texts)
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
