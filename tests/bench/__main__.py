@@ -13,6 +13,7 @@ import time
 
 from tests.bench import growth, idle, intake, machine, start, throughput
 from tests.bench.row import FULL, QUICK, USUAL, Finding, Row, Skipped, amount
+from tests.servers.agent import Agent
 
 ROWS: dict[str, Row] = {
     "drain": throughput.drain,
@@ -58,6 +59,7 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def main() -> int:
     """See the module."""
+    Agent.forks = False
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="within two minutes; ratios against generous bounds")

@@ -36,6 +36,9 @@ def wait_for(look: Callable[[], T | None], timeout: float = 15.0, what: str = ""
 class Agent:
     """`port` is the default relay's. `config` is merged into the configuration's top level, `relay` into the relay's."""
 
+    #: Whether it comes from the nursery. Benches, which look at its start and its memory, want it from the beginning.
+    forks = True
+
     def __init__(
         self,
         root: Path,
