@@ -42,6 +42,7 @@ class BodyReader:
     def __init__(self, spool: Spool, threads: ThreadPoolExecutor) -> None:
         self._spool = spool
         self._threads = threads
+        self._buffer = bytearray(_AT_ONCE + 1)
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._roots: OrderedDict[str, int] = OrderedDict()
         """Descriptors of the folders of the jobs read last; they follow their folder from place to place."""
@@ -77,7 +78,7 @@ class BodyReader:
             return cached
         if (root := self._roots.get(job)) is None:
             return None
-        content = self._spool.files.read_at_once(root, tuple(message.path.split("/")), _AT_ONCE)
+        content = self._spool.files.read_at_once(root, tuple(message.path.split("/")), self._buffer)
         if content is None or hashlib.sha256(content).digest() != message.sha256:
             return None
         return wire(content, _facts(message))

@@ -44,17 +44,16 @@ class Recorder:
         by_job: dict[int, tuple[LiveJob, list[Record]]] = {}
         everything = []
         for job, recipients, outcomes, remote_mta in ended:
-            records = [
-                Record(
-                    recipient,
-                    _transition(job, recipient, outcome, now),
-                    self._relay,
-                    remote_mta,
-                    now,
-                    outcome.result is not Result.RETURNED,
-                )
-                for recipient, outcome in zip(recipients, outcomes, strict=True)
-            ]
+            records = []
+            last = None
+            for recipient, outcome in zip(recipients, outcomes, strict=True):
+                # Most recipients of a transaction have the same past and the same outcome.
+                past = (outcome, recipient.state, recipient.attempts, recipient.first_attempt_at)
+                if past != last:
+                    transition = _transition(job, recipient, outcome, now)
+                    counted = outcome.result is not Result.RETURNED
+                    last = past
+                records.append(Record(recipient, transition, self._relay, remote_mta, now, counted))
             by_job.setdefault(job.id, (job, []))[1].extend(records)
             everything += records
         try:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from datetime import tzinfo
+from itertools import islice
 
 import orjson
 
@@ -24,6 +25,11 @@ DSN_ACTIONS = {
     RecipientState.FAILED: "failed",
     RecipientState.EXPIRED: "failed",
 }
+#: By state: its name, its action, and whether its next attempt is told.
+_WORDS = [
+    (state.label, DSN_ACTIONS.get(state), state in (RecipientState.DEFERRED, RecipientState.UNCERTAIN))
+    for state in RecipientState
+]
 
 
 def recipients_csv(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[bytes]:
@@ -31,18 +37,28 @@ def recipients_csv(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[bytes
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
-    waiting = (RecipientState.DEFERRED, RecipientState.UNCERTAIN)
-    for number, row in enumerate(rows, 1):
-        line, address, state, attempts, code, status, diagnostic, mta, category, last_at, due_at, message = row
-        writer.writerow(
-            (line, address, state.label, attempts, DSN_ACTIONS.get(state), status, code or None, diagnostic, mta, category,
-             rfc3339(last_at, zone), rfc3339(due_at, zone) if state in waiting else None, message)
-        )  # fmt: skip
-        if number % _ROWS == 0:
+    rows = iter(rows)
+    while True:
+        written = buffer.tell()
+        writer.writerows(_cells(islice(rows, _ROWS), zone))
+        if buffer.tell() == written:
             yield buffer.getvalue().encode(errors="backslashreplace")
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue().encode(errors="backslashreplace")
+            return
+        yield buffer.getvalue().encode(errors="backslashreplace")
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _cells(rows: Iterable[RecipientRow], zone: tzinfo) -> Iterator[tuple[object, ...]]:
+    before = at = None  # those that ended together have the same moment
+    for line, address, state, attempts, code, status, diagnostic, mta, category, last_at, due_at, message in rows:
+        if last_at != before:
+            before, at = last_at, rfc3339(last_at, zone)
+        label, action, waits = _WORDS[state]
+        yield (
+            line, address, label, attempts, action, status, code or None, diagnostic, mta, category,
+            at, rfc3339(due_at, zone) if waits else None, message,
+        )  # fmt: skip
 
 
 def attempt_line(row: AttemptRow, zone: tzinfo) -> bytes:

@@ -135,23 +135,20 @@ class Files:
             raise NotRegularError(kind)
         return fd
 
-    def read_at_once(self, root: int, path: Path, limit: int) -> bytes | None:
-        """The content of the file `path` if all of it is in the kernel's memory and at most `limit` bytes long.
+    def read_at_once(self, root: int, path: Path, buffer: bytearray) -> bytes | None:
+        """The content of the file `path`, as far as the kernel has it in memory; None if it does not fit into `buffer`.
 
-        Waits for no disk and follows no link, so that the event loop may call it. None wherever it cannot say, a file
-        that is missing or not regular among them: `chunks` gives the reason.
+        Waits for no disk and follows no link, so that the event loop may call it. The caller knows the content by its
+        digest: less is told of nothing else. None wherever it cannot say, a file that is missing among them: `chunks`
+        gives the reason.
         """
         name = "/".join(path).encode("utf-8", "surrogateescape")
         fd = _libc_locked.syscall(_SYS_OPENAT2, root, name, ctypes.byref(_AT_ONCE), ctypes.sizeof(_AT_ONCE))
         if fd < 0:
             return None
         try:
-            status = os.fstat(fd)
-            if _kind(status) is not Kind.FILE or not 0 < status.st_size <= limit:
-                return None
-            content = bytearray(status.st_size + 1)
-            size = os.preadv(fd, [content], 0, os.RWF_NOWAIT)
-            return bytes(memoryview(content)[:size]) if size == status.st_size else None
+            size = os.preadv(fd, [buffer], 0, os.RWF_NOWAIT)
+            return bytes(memoryview(buffer)[:size]) if 0 < size < len(buffer) else None
         except OSError:
             return None
         finally:

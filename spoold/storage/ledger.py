@@ -171,8 +171,8 @@ class Ledger:
                     " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
                     (low, high, among, _CHUNK),
                 ).fetchall()
-                for row in rows:
-                    yield RecipientRow(row[1], row[2], _STATES[row[3]], *row[4:])
+                for _, line, address, state, *rest in rows:
+                    yield RecipientRow(line, address, _STATES[state], *rest)
                 if len(rows) < _CHUNK:
                     return
                 low = rows[-1][0] + 1

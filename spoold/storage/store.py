@@ -20,11 +20,11 @@ _JOB_COLUMNS = (
     "id, name, state, reason, next_at, since, job.manifest, timing, key, compact.manifest, accepted_at, total, held,"
     " cancelled, expired, warnings, errors, attempts_bytes, attempts_id"
 )
-_DUE = """SELECT r.id, r.address, r.domain, r.smtputf8, r.state, r.attempts, r.first_attempt_at, r.due_at,
-    m.id, m.path, m.sha256, m.size, m.eight_bit, m.eight_bit_header, m.added
-    FROM recipient r JOIN message m ON m.id = r.message_id
-    WHERE r.job_id = ? AND r.due_at IS NOT NULL AND r.due_at <= ? AND (r.due_at, r.id) > (?, ?) {also}
-    ORDER BY r.due_at, r.id LIMIT ?"""
+_DUE = """SELECT id, address, domain, smtputf8, message_id, state, attempts, first_attempt_at, due_at FROM recipient
+    WHERE job_id = ? AND due_at IS NOT NULL AND due_at <= ? AND (due_at, id) > (?, ?) {also}
+    ORDER BY due_at, id LIMIT ?"""
+_MESSAGES = """SELECT id, path, sha256, size, eight_bit, eight_bit_header, added FROM message
+    WHERE id IN (SELECT value FROM json_each(?))"""
 _UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
     code = ?, status = ?, diagnostic = ?, remote_mta = ?, category = ? WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)
@@ -105,27 +105,22 @@ class Store:
 
         Claimed ones are among them.
         """
-        also = f"AND r.domain NOT IN ({', '.join('?' * len(without))})" if without else ""
+        also = f"AND domain NOT IN ({', '.join('?' * len(without))})" if without else ""
         return self._due(_DUE.format(also=also), (job_id, now, *after, *without, limit))
 
     def due_in(self, job_id: int, now: float, domain: str, after: tuple[float, int], limit: int) -> list[DueRecipient]:
         """The same of one domain."""
-        return self._due(_DUE.format(also="AND r.domain = ?"), (job_id, now, *after, domain, limit))
+        return self._due(_DUE.format(also="AND domain = ?"), (job_id, now, *after, domain, limit))
 
     def _due(self, query: str, values: tuple[object, ...]) -> list[DueRecipient]:
         with self._database.reading() as reader:
             rows = reader.execute(query, values).fetchall()
-        messages: dict[int, Message] = {}
-        found = []
-        for id_, address, domain, smtputf8, state, attempts, first, due_at, message_id, *message in rows:
-            if (known := messages.get(message_id)) is None:
-                path, sha256, size, eight_bit, eight_bit_header, added = message
-                known = Message(message_id, path, sha256, size, bool(eight_bit), bool(eight_bit_header), added)
-                messages[message_id] = known
-            found.append(
-                DueRecipient(id_, address, domain, bool(smtputf8), known, _STATES[state], attempts, first, due_at)
-            )
-        return found
+            wanted = orjson.dumps(list({row[4] for row in rows})).decode()
+            messages = {row[0]: Message(*row) for row in reader.execute(_MESSAGES, (wanted,))}
+        return [
+            DueRecipient(id_, address, domain, smtputf8, messages[message], _STATES[state], attempts, first, due_at)
+            for id_, address, domain, smtputf8, message, state, attempts, first, due_at in rows
+        ]
 
     def tats(self, now: float) -> dict[str, float]:
         """The state of the rates (see `core.rate`) that still mean something; at start."""
