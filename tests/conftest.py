@@ -13,9 +13,10 @@ from tests.servers.sshd import Sshd
 
 #: Modules that take long by what they show: many kills, faults, servers, browsers and shells. `--slow` runs them as well.
 SLOW = {
-    "test_check_doctor", "test_clock", "test_completion", "test_database_fault", "test_dsn", "test_hostile_drop",
-    "test_interop", "test_modes", "test_move", "test_notice", "test_power_loss", "test_report_page", "test_schema",
-    "test_smtp_safety", "test_soak", "test_storage_fault", "test_watch",
+    "test_check_doctor", "test_clock", "test_completion", "test_database_fault", "test_dsn",
+    "test_hostile_drop", "test_hostile_flood", "test_interop", "test_modes", "test_move", "test_notice",
+    "test_power_loss", "test_report_page", "test_schema", "test_smtp_safety", "test_soak", "test_storage_fault",
+    "test_watch",
 }  # fmt: skip
 
 
