@@ -109,7 +109,7 @@ def status_text(status: Status) -> bytes:
         ]
         lines += [f"  {state.label:<10} {count:>9}" for state, count in counts.items() if count]
     if status.relay_error:
-        lines += ["", f"Relay: {status.relay_error}"]
+        lines += ["", f"{status.relay_error[0].upper()}{status.relay_error[1:]}"]
     for title, problems in (("Errors", job.errors), ("Warnings", job.warnings)):
         if problems:
             lines += ["", f"{title}:", *(f"  {problem}" for problem in problems[:50])]
