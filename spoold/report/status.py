@@ -91,8 +91,9 @@ def status_text(status: Status) -> bytes:
     job, zone, counts = status.job, status.zone, status.counts
     lines = [f"{job.name}: {headline(job, zone)}", ""]
     facts = [("Description", status.description)] if status.description else []
+    if job.total:  # else the manifest may not have been understood, and an empty one would look like the null sender
+        facts.append(("Sender", f"<{status.sender}>"))
     facts += [
-        ("Sender", f"<{status.sender}>"),
         ("Accepted", for_people(job.accepted_at, zone)),
         ("Since", f"{for_people(job.since, zone)} ({job.state.value})"),
     ]
