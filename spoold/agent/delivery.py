@@ -149,8 +149,8 @@ class Delivery:
         now = self._monotonic()
         # A relay in trouble gets one connection to prove itself with, after its rest.
         most = self._concurrency.width if self.health.up else int(now >= self.health.until)
-        # Twice as many at most as there are: a small job is through before a second connection would be open.
-        if self._retired or len(self._workers) >= min(most, max(1, 2 * self.connected)):
+        # Four times as many at most as there are: a small job is through before a second connection would be open.
+        if self._retired or len(self._workers) >= min(most, max(1, 4 * self.connected)):
             return
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self.relay.name}")
         self._workers.add(task)

@@ -56,6 +56,12 @@ class Projector:
             paper.table_cost = 0.0
             self._wake.set()
 
+    def accepted(self, job_id: int) -> None:
+        """A job was taken, and its report written: the next one is due in its time. Many a job is through by then."""
+        paper = self._papers.setdefault(job_id, Paper(job_id))
+        paper.status_at = paper.table_at = time.monotonic()
+        self.changed(job_id)
+
     def refresh(self, job_ids: Sequence[int]) -> None:
         """These jobs' reports may be out of date, as after a kill: before `run`, which writes them behind all others, the
         statuses first.

@@ -242,7 +242,7 @@ class Supervisor:
             for row in await self._loop.run_in_executor(self._threads, self._store.jobs, job_ids):
                 if row.id not in self._dispatcher.jobs:
                     self._add(row)
-                    self._projector.changed(row.id)
+                    self._projector.accepted(row.id)
             # What was asked for while they were taken.
             await self._orders.obey_in(job_ids)
 

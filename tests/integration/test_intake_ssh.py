@@ -108,7 +108,7 @@ def test_cut_uploads_are_not_taken_and_a_second_try_completes_them(
     agent.start()
     new = agent.spool / "new"
     jobs = {name: _large(agent, tmp_path, name) for name in CUTS}
-    scp = [find_program("scp"), *sshd.options, "-q", "-r", "-p", "-l", "2400", str(jobs["scp"]), f"{sshd.host}:{new}/"]
+    scp = [find_program("scp"), *sshd.options, "-q", "-r", "-p", "-l", "1200", str(jobs["scp"]), f"{sshd.host}:{new}/"]
     with contextlib.ExitStack() as stack:
         running = {
             name: stack.enter_context(

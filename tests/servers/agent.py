@@ -33,6 +33,10 @@ def wait_for(look: Callable[[], T | None], timeout: float = 15.0, what: str = ""
         time.sleep(0.02)  # a poll, bounded by the deadline above
 
 
+#: A test that puts a program before Python wants it run.
+_PYTHON = sys.executable
+
+
 class Agent:
     """`port` is the default relay's. `config` is merged into the configuration's top level, `relay` into the relay's."""
 
@@ -82,9 +86,8 @@ class Agent:
             environ["SPOOLD_FAILPOINT"] = failpoint
         with self.log_file.open("wb") as log:
             command = ["--config", str(self.config), "run", *arguments]
-            if any(
-                name.startswith(("LD_", "PYTHON")) for name in self._environ
-            ):  # what is read before the first import
+            early = any(name.startswith(("LD_", "PYTHON")) for name in self._environ)
+            if early or not self.forks or sys.executable != _PYTHON:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "spoold", *command],
                     stderr=log,
