@@ -1,4 +1,4 @@
-"""Drops of full size: as many recipients, files and folders as the defaults allow and one more, with other jobs beside."""
+"""Drops of full size: what the defaults allow and one recipient more, with other jobs beside."""
 
 import os
 import time
@@ -61,7 +61,6 @@ def test_two_million_recipients_are_taken_and_one_more_is_refused_while_others_a
     relay.wait_for(lambda relay: len(relay.accepted) >= 3)
     folder.rename(agent.spool / "new" / "crowd")
     found = delays(agent, relay, "crowd", 120)
-    assert len(found) >= 3, "it was over too soon to be in anybody's way"
     assert max(found) < SECONDS, found
     status = agent.status("crowd")
     assert status is not None
@@ -70,6 +69,7 @@ def test_two_million_recipients_are_taken_and_one_more_is_refused_while_others_a
         assert status["errors"] == ["more than 2000000 recipients (intake.max_recipients); split the job"]
         assert status["total"] == 0
     else:
+        assert len(found) >= 3, "it was over too soon to be in anybody's way"
         assert (status["state"], status["errors"], status["total"]) == ("held", [], recipients)
         assert status["counts"]["queued"] == recipients
     agent.wait_state("beside", "finished")
@@ -120,19 +120,3 @@ def test_ten_thousand_empty_folders_delay_a_job_by_seconds_at_most_for_as_long_a
     assert waits(agent)["empty-9999"] == "job.yaml"
     assert agent.events("agent.task_failed") == []
     assert agent.stop() == 0
-
-
-def test_folder_of_more_files_than_are_looked_at_is_told_and_costs_others_nothing(tmp_path: Path, relay: Relay) -> None:
-    """With the caps set low, so that there is time to see what looking again and again costs."""
-    with Agent(tmp_path, relay.port, config={"intake": {"settle": "1s", "max_recipients": 50_000}}) as agent:
-        heap = agent.spool / "new" / "heap"
-        heap.mkdir()
-        fd = os.open(heap, os.O_RDONLY)
-        for number in range(51_001):
-            os.mkdir(f"{number}", dir_fd=fd)
-        os.close(fd)
-        agent.start()
-        wait_for(lambda: waits(agent).get("heap") == "fewer files: it has more than 51000 files", 20)
-        found = [small_job(agent, relay, number) for number in range(5)]
-        assert max(found) < SECONDS, found
-        assert agent.stop() == 0

@@ -185,3 +185,14 @@ def test_large_file_of_a_sealed_upload_that_is_no_message_has_to_match_its_hash(
         file.write(bytes(4))
     agent.wait_state("job", "finished")
     assert relay.recipients == ["ada@one.example"]
+
+
+def test_recipients_are_counted_by_rows_and_not_by_lines(agent: Agent, relay: Relay) -> None:
+    agent.configure(relay.port, config={"intake": {"settle": "1s", "max_recipients": 3}})
+    agent.start()
+    rows = [f'r{number}@one.example,"one\ntwo\nthree"\n' for number in range(4)]
+    agent.drop("enough", "address,note\n" + "".join(rows[:3]))
+    agent.drop("many", "address,note\n" + "".join(rows))
+    assert agent.wait_state("enough", "finished")["counts"]["sent"] == 3
+    told = "more than 3 recipients (intake.max_recipients); split the job"
+    assert agent.wait_state("many", "rejected")["errors"] == [told]
