@@ -24,6 +24,8 @@ _BATCH = 25
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
 _SHARE = 40.0
+#: How long a job that was taken may be without a report.
+_FIRST = 0.3
 #: After each report that is only brought up to date after a start: the rest, in times of what it took.
 _STATUS_REST = 3.0
 _TABLE_REST = 9.0
@@ -57,9 +59,10 @@ class Projector:
             self._wake.set()
 
     def accepted(self, job_id: int) -> None:
-        """A job was taken, and its report written: the next one is due in its time. Many a job is through by then."""
+        """A job was taken. Its report comes a moment later: many a small job is through by then, and is written once."""
         paper = self._papers.setdefault(job_id, Paper(job_id))
-        paper.status_at = paper.table_at = time.monotonic()
+        now = time.monotonic() + _FIRST
+        paper.status_at, paper.table_at = now - _STATUS_EVERY, now - _TABLE_EVERY
         self.changed(job_id)
 
     def refresh(self, job_ids: Sequence[int]) -> None:
