@@ -222,14 +222,17 @@ class Reporter:
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
         self._foresee(paper, job, speed)
-        status = Status(job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta)
+        attempts = self._ledger.attempt_count(job.id)
+        status = Status(
+            job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta, attempts[0]
+        )
         put("status.json", [status_json(status)])
         put("status.txt", [status_text(status)])
         statistics = statistics_json(
             counts,
             self._ledger.domains(job.id, DOMAINS),
             self._ledger.replies(job.id, REPLIES),
-            self._ledger.attempt_count(job.id),
+            attempts,
             speed,
             heading.zone,
             now,
