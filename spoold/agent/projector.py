@@ -164,7 +164,8 @@ class Projector:
             for paper in papers:
                 paper.busy = False
         for paper in papers:
-            if paper.job_id in done and not (paper.dirty or paper.table_dirty):
+            if paper.job_id in done:
+                # Whatever it was told meanwhile: of a job that has ended there is nothing new.
                 self._papers.pop(paper.job_id, None)
                 self._pending.discard(paper.job_id)
             elif paper.dirty or paper.table_dirty:
