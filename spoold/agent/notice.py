@@ -154,9 +154,10 @@ class Notices:
     def _message(self, job: JobRow, address: Address) -> bytes:
         heading = heading_of(job, self._zone())
         counts = self._ledger.counts(job.id)
+        attempts, _, _ = self._ledger.attempt_count(job.id)
         status = Status(
-            job, heading.description, heading.sender, counts, heading.zone, self._clock(), None, None, None
-        )  # fmt: skip
+            job, heading.description, heading.sender, counts, heading.zone, self._clock(), None, None, None, attempts
+        )
         found = failures(
             self._ledger.recipients(job.id, NAMED),
             sum(counts[state] for state in NAMED),

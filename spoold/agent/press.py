@@ -9,20 +9,16 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, tzinfo
-from itertools import islice
 from typing import Self
 
 from spoold.agent.event import log
 from spoold.core.completeness import REPORT
-from spoold.report.page import DOMAINS, RECIPIENTS, JobView, job_page, prepare
-from spoold.report.statistics import REPLIES
+from spoold.report.page import PAGE, JobView, job_page, prepare
 from spoold.report.status import Status
 from spoold.report.timeline import Timeline
 from spoold.storage.ledger import Ledger
 from spoold.storage.spooldir import FOLDERS, Spool
 
-NAME = "index.html"
 _EVERY = 5.0
 #: After a page the thread rests for so many times what the page took.
 _REST = 20.0
@@ -39,9 +35,10 @@ class Press:
     """See the module. A job is offered again and again; of what was offered only the newest counts, and only where it says
     something new."""
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, spool: Spool, ledger: Ledger, spent: Callable[[float], None]) -> None:
         self._spool = spool
         self._ledger = ledger
+        self._spent = spent
         self._offers: dict[int, Status] = {}
         self._printed: dict[int, tuple[float, _Gist]] = {}
         self._timelines: dict[int, Timeline] = {}
@@ -113,8 +110,9 @@ class Press:
                     self._stirred.wait(pause)
                     continue
             prepare()
-            begun = time.monotonic()
+            begun, used = time.monotonic(), time.thread_time()
             self._print_offered(job_id)
+            self._spent(time.thread_time() - used)
             rest = begun + (1 + _REST) * (time.monotonic() - begun)
             with self._stirred:
                 while not self._ceased and (left := rest - time.monotonic()) > 0:
@@ -145,34 +143,17 @@ class Press:
         except FileNotFoundError:
             return  # it moves just now, and whoever moves it writes it
         except OSError as error:
-            log("report.failed", job=job_id, error=f"{error.strerror or error} ({NAME})")
+            log("report.failed", job=job_id, error=f"{error.strerror or error} ({PAGE})")
         except Exception as error:  # noqa: BLE001 - one page must not end all others
             if not self._ceased:
                 log("agent.task_failed", where="page", error=f"{type(error).__name__}: {error}")
 
     def _print(self, status: Status, put: Put) -> None:
         job_id = status.job.id
-        attempts, first, _ = self._ledger.attempt_count(job_id)
-        view = JobView(
-            status=status,
-            domains=self._ledger.domains(job_id, DOMAINS),
-            replies=self._ledger.replies(job_id, REPLIES),
-            attempts=attempts,
-            timeline=None if first is None else self._timeline(job_id, first, status.zone),
-            recipients=islice(self._ledger.recipients(job_id), RECIPIENTS),
-        )
-        put(NAME, job_page(view))
-
-    def _timeline(self, job_id: int, first: float, zone: tzinfo) -> Timeline:
-        """The job's timeline with the attempts since the last look."""
-        timeline = self._timelines.get(job_id)
-        if timeline is None:
-            timeline = self._timelines[job_id] = Timeline(_midnight(first, zone))
-        while True:
-            tallies, last_id = self._ledger.attempt_tallies(job_id, timeline.last_id, timeline.origin, timeline.width)
-            if last_id == timeline.last_id:
-                return timeline
-            timeline.add(tallies, last_id)
+        view = JobView.of(status, self._ledger, self._timelines.get(job_id))
+        if view.timeline is not None:
+            self._timelines[job_id] = view.timeline
+        put(PAGE, job_page(view))
 
     def _printed_at(self, job_id: int) -> float:
         found = self._printed.get(job_id)
@@ -189,8 +170,6 @@ class Press:
 def _gist(status: Status) -> _Gist:
     job = status.job
     eta = None if status.eta is None else status.eta // _ETA_SHOWN
-    return (job.standing, job.since, job.warnings, status.relay_error, status.zone, eta, tuple(status.counts.values()))
-
-
-def _midnight(at: float, zone: tzinfo) -> float:
-    return datetime.fromtimestamp(at, zone).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    counts = tuple(status.counts.values())
+    # A retry that is put off again changes no count.
+    return (job.standing, job.since, job.warnings, status.relay_error, status.zone, eta, counts, status.attempts)

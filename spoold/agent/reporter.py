@@ -7,7 +7,7 @@ A job is written whole before it changes folder, so that what lies there is exac
 import contextlib
 import errno
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -37,6 +37,8 @@ _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
 _FLUSH = 1 << 18
+#: So many of the jobs that ended last are remembered.
+_REMEMBERED = 10_000
 ATTEMPTS = "attempts.jsonl"
 LONG_AGO = float("-inf")
 
@@ -75,7 +77,7 @@ class _Written:
 
 class Reporter:
     """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be through at its present
-    speed; `zone` is for jobs that name none."""
+    speed; `zone` is for jobs that name none; `spent` is told the CPU seconds that all this takes."""
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Reporter:
         relay_fault: Callable[[int], str | None],
         eta: Callable[[int, float | None], float | None],
         zone: Callable[[], ZoneInfo],
+        spent: Callable[[float], None],
     ) -> None:
         self._spool = spool
         self._store = store
@@ -95,12 +98,24 @@ class Reporter:
         self._relay_fault = relay_fault
         self._eta = eta
         self._zone = zone
-        self.press = Press(spool, ledger)
+        self._spent = spent
+        self.press = Press(spool, ledger, spent)
+        #: When each job was accepted (an id may be given again) whose last report is written.
+        self._ended: OrderedDict[int, float] = OrderedDict()
 
     def write(self, papers: list[Paper], whole: bool) -> set[int]:
         """Returns the jobs of which nothing more is to be expected."""
+        begun = time.thread_time()
+        try:
+            return self._write(papers, whole)
+        finally:
+            self._spent(time.thread_time() - begun)
+
+    def _write(self, papers: list[Paper], whole: bool) -> set[int]:
         jobs = [(paper, self._store.job(paper.job_id)) for paper in papers]
-        done = {paper.job_id for paper, job in jobs if job is None}
+        # The word that a job has ended may come after its last report, which was written by the database's.
+        done = {paper.job_id for paper, job in jobs if job is None or self._has_ended(job)}
+        jobs = [(paper, job) for paper, job in jobs if paper.job_id not in done]
         small = [(paper, job) for paper, job in jobs if job is not None and job.total <= _LARGE]
         large = [[(paper, job)] for paper, job in jobs if job is not None and job.total > _LARGE]
         for group in (small, *large):
@@ -120,8 +135,20 @@ class Reporter:
             self._move([one for one in written if one.here != one.job.state.folder])
             for one in written:
                 one.paper.last_error = None
-            return {one.job.id for one in written if one.job.state.final}
+            ended = [one.job for one in written if one.job.state.final]
+            self._remember(ended)
+            return {job.id for job in ended}
         return set()
+
+    def _has_ended(self, job: JobRow) -> bool:
+        return job.state.final and self._ended.get(job.id) == job.accepted_at
+
+    def _remember(self, ended: list[JobRow]) -> None:
+        for job in ended:
+            self._ended[job.id] = job.accepted_at
+            self._ended.move_to_end(job.id)
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -222,14 +249,17 @@ class Reporter:
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
         self._foresee(paper, job, speed)
-        status = Status(job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta)
+        attempts = self._ledger.attempt_count(job.id)
+        status = Status(
+            job, heading.description, heading.sender, counts, heading.zone, now, fault, speed, paper.eta, attempts[0]
+        )
         put("status.json", [status_json(status)])
         put("status.txt", [status_text(status)])
         statistics = statistics_json(
             counts,
             self._ledger.domains(job.id, DOMAINS),
             self._ledger.replies(job.id, REPLIES),
-            self._ledger.attempt_count(job.id),
+            attempts,
             speed,
             heading.zone,
             now,

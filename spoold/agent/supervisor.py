@@ -131,6 +131,7 @@ class Supervisor:
             relay_fault=self._relay_fault,
             eta=self._eta,
             zone=self._zone,
+            spent=self._tally.reported,
         )
         self._projector = Projector(reporter)
         if back := await self._loop.run_in_executor(self._threads, catch_up, self._database, self._clock()):
@@ -245,7 +246,7 @@ class Supervisor:
             for row in await self._loop.run_in_executor(self._threads, self._store.jobs, job_ids):
                 if row.id not in self._dispatcher.jobs:
                     self._add(row)
-                    self._projector.accepted(row.id)
+                    self._projector.accepted(row.id, row.total)
             # What was asked for while they were taken.
             await self._orders.obey_in(job_ids)
 

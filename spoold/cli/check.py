@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import time
 from collections.abc import Callable
 
 from spoold.agent.inspection import Difference, Inspection
@@ -11,7 +12,7 @@ from spoold.cli.command import UsageError, open_spool
 from spoold.cli.config import Config, ConfigError
 from spoold.cli.finding import Findings
 from spoold.cli.machine import check_clock, check_disk, check_limits, check_name
-from spoold.cli.premises import check_agent, check_configuration, check_database, check_spool
+from spoold.cli.premises import check_agent, check_configuration, check_database, check_spool, check_staging
 from spoold.cli.probe import check_relays
 from spoold.core.address import Address, AddressError, parse_address
 from spoold.storage.database import DatabaseError
@@ -65,6 +66,7 @@ def _check_spool(found: Config, spool: Spool, options: argparse.Namespace, findi
     check_clock(spool, findings)
     check_limits(found, spool, findings)
     check_database(spool, findings)
+    check_staging(spool, findings, time.time())
     check_agent(spool, findings)
     if options.deep:
         try:

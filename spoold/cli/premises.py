@@ -14,6 +14,7 @@ from spoold.cli.finding import Findings
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.storage.database import DatabaseError
+from spoold.storage.files import Kind, TreeTooLargeError
 from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import FOLDERS, PRIVATE, Spool
 
@@ -21,6 +22,11 @@ _STATUS_LIMIT = 64 * 1024 * 1024
 #: The agent writes its status at least every five seconds.
 _SILENT = 30.0
 _OTHERS = 0o007
+#: Seconds without a change after which nobody can still be uploading; how much of tmp/ is looked at and named.
+_LEFT = 86400.0
+_ENTRIES = 100_000
+_DEPTH = 100
+_NAMED = 5
 
 
 def check_configuration(found: Config, findings: Findings) -> None:
@@ -94,6 +100,39 @@ def _check_user(found: Config, spool: Spool, owner: int, findings: Findings) -> 
         todo = f"run it, and the agent, as {_user(owner)}"
         findings.bad("spool.access", f"spool {found.spool}: {name}/ cannot be written to by this user", todo)
     return not denied
+
+
+def check_staging(spool: Spool, findings: Findings, now: float) -> None:
+    """What has been lying in tmp/ since long before `now`, POSIX seconds: broken uploads, and what a killed command
+    left. It is the users', so nobody removes it for them.
+    """
+    left = [name for name in sorted(spool.files.names(spool.fd("tmp"))) if now - _stirred(spool, name) > _LEFT]
+    if not left:
+        return
+    names = ", ".join(printable(name, 120) for name in left[:_NAMED])
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    findings.warn(
+        "spool.staging",
+        f"spool {spool.path}: left in tmp/, without a change for more than a day: {names}{more}",
+        "rename into new/ what is whole, remove the rest: nobody else does; a `spoold submit` that broke can be repeated",
+    )
+
+
+def _stirred(spool: Spool, name: str) -> float:
+    """When anything of `tmp/NAME` changed last, POSIX seconds; a copy sets a file's own time to that of the original."""
+    tmp = spool.fd("tmp")
+    entry = spool.files.stat(tmp, (name,))
+    if entry is None:
+        return float("inf")  # it has just gone
+    stirred = entry.ctime_ns
+    if entry.kind is Kind.DIRECTORY:
+        try:
+            with spool.files.directory(tmp, (name,)) as root:
+                below = spool.files.walk(root, max_entries=_ENTRIES, max_depth=_DEPTH)
+        except (OSError, TreeTooLargeError):
+            below = []  # another user's, or without end: the folder itself has to do
+        stirred = max([stirred, *(each.ctime_ns for each in below)])
+    return stirred / 1e9
 
 
 def check_agent(spool: Spool, findings: Findings) -> None:

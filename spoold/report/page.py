@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from importlib import resources
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Self
 
 from markupsafe import Markup
 
+from spoold import __version__
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.core.state import RecipientState
@@ -25,14 +27,15 @@ from spoold.report.agent import AgentState
 from spoold.report.chart import ORDER, stacked, time_chart
 from spoold.report.clock import for_people
 from spoold.report.row import bar, clock, percent, recipient_rows, remark, text
-from spoold.report.statistics import BOUNCED
+from spoold.report.statistics import BOUNCED, REPLIES
 from spoold.report.status import Status
 from spoold.report.timeline import Timeline
-from spoold.storage.ledger import RecipientRow, ReplyTally
+from spoold.storage.ledger import Ledger, RecipientRow, ReplyTally
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+PAGE = "index.html"
 RECIPIENTS = 5000
 """Rows of recipients in a page; the others are in recipients.csv."""
 DOMAINS = 15
@@ -70,9 +73,26 @@ class JobView:
     status: Status
     domains: Sequence[tuple[str, Mapping[RecipientState, int]]]
     replies: Sequence[ReplyTally]
-    attempts: int
     timeline: Timeline | None
     recipients: Iterable[RecipientRow]
+
+    @classmethod
+    def of(cls, status: Status, ledger: Ledger, timeline: Timeline | None) -> Self:
+        """The view of a job as the database has it now; `timeline` as it was at the last look, None before the first."""
+        job_id = status.job.id
+        _, first, _ = ledger.attempt_count(job_id)
+        if first is not None:
+            begun = Timeline.begin(first, status.zone)
+            # In another time zone the intervals may begin elsewhere.
+            timeline = begun if timeline is None or timeline.origin != begun.origin else timeline
+            timeline.follow(ledger, job_id)
+        return cls(
+            status,
+            ledger.domains(job_id, DOMAINS),
+            ledger.replies(job_id, REPLIES),
+            timeline,
+            islice(ledger.recipients(job_id), RECIPIENTS),
+        )
 
 
 def prepare() -> None:
@@ -98,7 +118,6 @@ def job_page(view: JobView) -> Iterator[bytes]:
             job=status.job,
             remark=remark(status.job, zone),
             chart=None if view.timeline is None else time_chart(view.timeline, zone),
-            attempts=view.attempts,
             domains=view.domains,
             other_domains=status.job.total - listed,
             categories=categories.most_common(),
@@ -178,6 +197,7 @@ def _environment() -> "Environment":
     environment.filters["percent"] = percent
     environment.filters["text"] = text
     environment.globals.update(
+        version=__version__,
         bar=lambda *arguments: Markup(bar(*arguments)),  # noqa: S704 - figures and our own words
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file

@@ -34,6 +34,7 @@ class Status:
     speed: float | None
     eta: float | None
     """When the job would be through, as the planner foresees it; None where it cannot."""
+    attempts: int
 
     @property
     def final(self) -> int:

@@ -6,7 +6,11 @@ longer suffice it makes them wider, by whole multiples, and merges what it has.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from enum import IntEnum
+from typing import Self
+
+from spoold.storage.ledger import Ledger
 
 BUCKETS = 120
 #: Seconds; each divides the next. Beyond the last, it doubles.
@@ -71,6 +75,20 @@ class Timeline:
         self.last_id = last_id
         while self._buckets and max(self._buckets) - min(self._buckets) >= BUCKETS:
             self._widen()
+
+    @classmethod
+    def begin(cls, first: float, zone: tzinfo) -> Self:
+        """An empty one for a job whose first attempt was at `first`, POSIX seconds."""
+        midnight = datetime.fromtimestamp(first, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        return cls(midnight.timestamp())
+
+    def follow(self, ledger: Ledger, job_id: int) -> None:
+        """Add the job's attempts since the last look."""
+        while True:
+            tallies, last_id = ledger.attempt_tallies(job_id, self.last_id, self.origin, self.width)
+            if last_id == self.last_id:
+                return
+            self.add(tallies, last_id)
 
     def _widen(self) -> None:
         width = next((width for width in _WIDTHS if width > self.width), 2 * self.width)

@@ -8,8 +8,8 @@ import orjson
 
 from spoold.core.message import MessageFacts
 from spoold.core.state import RecipientState
-from spoold.storage.database import Database, DatabaseError
 from spoold.storage.record import JobRow, id_range
+from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
@@ -45,19 +45,19 @@ class Undelivered(NamedTuple):
 
 
 class Archive:
-    """See the module. A context manager; raises DatabaseError where no agent has ever run."""
+    """See the module. A context manager, for one thread; raises DatabaseError where no agent has ever run, or one of
+    another version.
+    """
 
     def __init__(self, spool: Spool) -> None:
-        if not spool.database.exists():
-            raise DatabaseError(f"{spool.path}: no agent has ever run on this spool")
-        self._database = Database(spool.database)
-        self._store = Store(self._database)
+        self._snapshot = Snapshot(spool.database)
+        self._store = Store(self._snapshot)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self._snapshot.close()
 
     def job(self, name: str) -> JobRow | None:
         """The accepted job of this name."""
@@ -87,7 +87,7 @@ class Archive:
         """The ids and `columns` of the job's recipients in one of `states`, in short reads."""
         low, high = id_range(job_id)
         wanted = orjson.dumps([int(state) for state in states]).decode()
-        with self._database.reading() as reader:
+        with self._snapshot.reading() as reader:
             while True:
                 rows = reader.execute(
                     f"SELECT r.id, {columns} FROM recipient r LEFT JOIN message m ON m.id = r.message_id"  # noqa: S608 - ours
@@ -102,7 +102,7 @@ class Archive:
     def facts(self, job_id: int, path: str) -> MessageFacts | None:
         """What was found out about a message of the job, None if it cannot be sent."""
         low, high = id_range(job_id)
-        with self._database.reading() as reader:
+        with self._snapshot.reading() as reader:
             row = reader.execute(
                 "SELECT size, eight_bit, eight_bit_header, added FROM message WHERE id BETWEEN ? AND ? AND path = ?",
                 (low, high, path),

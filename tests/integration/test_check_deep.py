@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from spoold import __version__
 from tests.servers.agent import Agent, wait_for
 from tests.servers.relay import Relay, Reply, Rule
 
-REPORT = ("status.json", "status.txt", "statistics.json", "attempts.jsonl", "recipients.csv")
+REPORT = ("status.json", "status.txt", "statistics.json", "attempts.jsonl", "recipients.csv", "index.html")
 
 
 def findings(agent: Agent, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
@@ -131,6 +133,68 @@ def test_a_time_zone_that_was_changed_since_is_no_difference(stopped: Agent) -> 
     document = json.loads(stopped.config.read_bytes())
     stopped.config.write_text(json.dumps({**document, "timezone": "Europe/Vienna"}))
     assert differences(stopped) == []
+
+
+def test_page_that_is_missing_empty_torn_or_foreign_is_named_and_written_again(stopped: Agent) -> None:
+    page = stopped.spool / "done" / "ended" / "report" / "index.html"
+    other = stopped.spool / "deferred" / "again" / "report" / "index.html"
+    good = page.read_bytes()
+    lines = len(good.splitlines())
+    changed = 1 + good.split(b"<bdi>nobody@")[0].count(b"\n")
+
+    def differs(data: bytes) -> str:
+        page.write_bytes(data)
+        [text] = differences(stopped)
+        assert findings(stopped, "--repair")[0] == 0
+        assert page.read_bytes() == good
+        return text.removeprefix("job ended: report/index.html")
+
+    page.unlink()
+    assert findings(stopped, "--repair")[0] == 0
+    assert page.read_bytes() == good
+    assert differs(b"") == " is too short: line 1 is missing"
+    assert differs(good[: good.rindex(b"</html>")]) == f" is too short: line {lines} is missing"
+    assert differs(good.replace(b"<bdi>nobody@", b"<bdi>somebody@")) == f":{changed} differs from the database"
+    assert differs(good + b"<p>more</p>") == f":{lines} differs from the database"
+    assert differs(other.read_bytes()).endswith(" differs from the database")
+    page.unlink()
+    page.symlink_to(other)
+    assert differences(stopped) == ["job ended: report/index.html is a symbolic link"]
+    assert findings(stopped, "--repair")[0] == 0
+    assert page.read_bytes() == good
+    assert not page.is_symlink()
+
+
+def test_what_a_page_tells_itself_is_no_difference(agent: Agent, relay: Relay) -> None:
+    """When it was written, and while the job goes on its end, its speed and the relay's trouble."""
+    relay.rules.append(Rule("RCPT", Reply("450 4.2.1 Later"), match="later"))
+    agent.start()
+    agent.drop("job", ["ada@one.example", "later@one.example"], manifest={"timezone": "Asia/Tokyo"})
+    agent.wait_state("job", "waiting")
+    assert agent.stop() == 0
+    page = agent.spool / "deferred" / "job" / "report" / "index.html"
+    good = page.read_bytes()
+    people = rb"[A-Z][a-z]{2} [0-9-]{10} [0-9:]{8} JST"
+    told = re.sub(rb"As of " + people, b"As of Thu 2026-01-01 00:00:00 JST", good)
+    facts = b"<div><dt>Speed</dt><dd>1,234.5 recipients a second</dd></div>\n<div><dt>Attempts</dt>"
+    told = told.replace(b"<div><dt>Attempts</dt>", facts)
+    assert told.count(b"Thu 2026-01-01") == told.count(b"1,234.5") == 1
+    page.write_bytes(told)
+    assert differences(agent) == []
+    for moment in (rb"Accepted</dt><dd>", rb"Next at</dt><dd>"):
+        page.write_bytes(re.sub(moment + people, moment + b"Thu 2026-01-01 00:00:00 JST", good))
+        assert len(differences(agent)) == 1, moment
+
+
+def test_page_of_another_version_is_only_asked_whose_it_is_and_whether_it_is_whole(stopped: Agent) -> None:
+    page = stopped.spool / "done" / "ended" / "report" / "index.html"
+    other = page.read_bytes().replace(f"spoold {__version__}".encode(), b"spoold 0.0.1").replace(b"<h2>", b"<h3>")
+    page.write_bytes(other)
+    assert differences(stopped) == []
+    page.write_bytes(other[:-20])
+    assert differences(stopped) == ["job ended: report/index.html is too short: its end is missing"]
+    page.write_bytes(other.replace(b"<title>ended ", b"<title>again "))
+    assert differences(stopped) == ["job ended: report/index.html is no page of this job"]
 
 
 def test_what_only_a_person_can_put_right_is_named_with_what_to_do(stopped: Agent) -> None:

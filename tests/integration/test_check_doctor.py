@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import socket
 import sqlite3
 import ssl
@@ -17,6 +18,10 @@ from typing import Any
 import pytest
 import trustme
 
+from spoold.cli.finding import Findings
+from spoold.cli.premises import check_staging
+from spoold.storage.files import Files
+from spoold.storage.spooldir import Spool
 from tests.servers.agent import Agent, wait_for
 from tests.servers.certificate import Authority
 from tests.servers.process import unavailable
@@ -177,6 +182,42 @@ def test_an_agent_that_no_longer_writes_is_an_error_and_a_missing_one_a_warning(
         process.kill()
     assert code == 1
     assert the(found, "agent", "error").startswith("agent: runs, and wrote status.json ")
+
+
+def test_what_has_been_lying_in_tmp_for_more_than_a_day_is_a_warning_and_stays(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp = agent.spool / "tmp"
+    # An application that is killed while it writes a job.
+    write = (
+        "import os, signal, sys; from spoold import write_job\n"
+        "def rows():\n    yield 'ada@one.example'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_job(sys.argv[1], 'cut', sender='a@example.com', message=b'Subject: x', recipients=rows())"
+    )
+    assert subprocess.run([sys.executable, "-c", write, str(agent.spool)], check=False).returncode == -signal.SIGKILL
+    [draft] = os.listdir(tmp)
+    assert draft.startswith(".cut.")
+    (tmp / "file\n\x1b[31m").touch()
+    (tmp / "upload" / "messages").mkdir(parents=True)
+    os.utime(tmp / "upload" / "messages", (0, 0))
+    before = sorted(tmp.rglob("*"))
+
+    def told(later: float) -> str:
+        spool = Spool(agent.spool, Files())
+        try:
+            check_staging(spool, Findings(as_json=False), time.time() + later)
+        finally:
+            spool.close()
+        return capsys.readouterr().out
+
+    assert told(23 * 3600) == ""
+    assert "spool.staging" not in examine(agent)[1]
+    left = f"spool {agent.spool}: left in tmp/, without a change for more than a day: {draft}, file\\x0a\\x1b[31m, upload; to do: "
+    assert left in told(25 * 3600)
+    for number in range(5):
+        (tmp / f"more{number}").touch()
+    assert "more0, more1, more2 and 3 more; to do: " in told(25 * 3600)
+    assert [path for path in before if not path.exists()] == []
 
 
 # --- relays ---------------------------------------------------------------------------------------------------------

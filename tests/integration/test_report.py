@@ -1,6 +1,7 @@
 """The report of a job while it is being sent: always whole, never far behind, exact whenever the job moves."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from spoold.storage.files import Files
 from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import SENT, check_attempts, check_report, connect, table, wait_at_rest
+from tests.servers.inprocess import live
 from tests.servers.relay import Command, Hang, Relay, Reply, Rule
 
 FINAL = ("sent", "failed", "expired", "cancelled")
@@ -125,6 +128,32 @@ def test_lists_are_exact_the_moment_the_job_changes_its_folder(agent: Agent, rel
     assert states == {address: "deferred" if address.startswith("to3@") else "sent" for address in addresses}
     assert agent.command("retry", "job").returncode == 0
     assert wait_for(lambda: arrived("done")) == dict.fromkeys(addresses, "sent")
+
+
+class Counting(Files):
+    """Counts how often each report's list was put in place beside a status that says *finished*."""
+
+    def __init__(self) -> None:
+        self.last: Counter[int] = Counter()
+
+    def publish(self, parent: int, name: str) -> None:
+        super().publish(parent, name)
+        if name == "recipients.csv":
+            status = json.loads(self.read_small(parent, ("status.json",), 1 << 20))
+            self.last[os.fstat(parent).st_ino] += status["state"] == "finished"
+
+
+async def test_last_report_of_a_job_is_written_once(agent: Agent) -> None:
+    """However late the word comes that the database, and so the report, knows already."""
+    jobs, files = 60, Counting()
+    for number in range(jobs):
+        agent.write_job(agent.spool / "tmp" / f"job{number}", [f"to{number}@one.example"])
+    for number in range(jobs):
+        (agent.spool / "tmp" / f"job{number}").rename(agent.spool / "new" / f"job{number}")
+    assert await live(agent, files, lambda: len(os.listdir(agent.spool / "done")) == jobs, 60) is None
+    assert Counter(files.last.values()) == {1: jobs}
+    for number in range(jobs):
+        assert [row["state"] for row in agent.recipients(f"job{number}")] == ["sent"]
 
 
 def test_report_removed_by_hand_comes_back_whole(agent: Agent, relay: Relay) -> None:

@@ -1,5 +1,8 @@
 """`spoold resend`: the same bytes to those of a finished job that are asked for, and to nobody else."""
 
+import sqlite3
+from contextlib import closing
+
 from tests.servers.agent import MESSAGE, Agent
 from tests.servers.relay import Relay
 from tests.servers.script import Reply, Rule
@@ -84,3 +87,38 @@ def test_what_is_over_is_left_out_and_what_was_edited_counts(agent: Agent, relay
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "note: send_after: 2026-01-01T00:00:00+00:00 is over; left out"
     assert agent.wait_state("new-one", "finished")["counts"]["sent"] == 2
+
+
+def test_commands_that_look_up_a_job_leave_a_killed_agents_database_as_it_is(agent: Agent, relay: Relay) -> None:
+    """Also the log beside it, which whoever opened it for writing would put away."""
+    _fail_once(relay)
+    agent.start()
+    agent.drop("sale", ["ada@one.example", "bad@one.example"])
+    agent.wait_state("sale", "finished")
+    agent.kill()
+    private = agent.spool / ".spoold"
+    before = {name: (private / name).read_bytes() for name in ("spool.db", "spool.db-wal")}
+    assert before["spool.db-wal"]
+    for arguments in (
+        ("resend", "sale", "--state", "failed"),
+        ("dsn", "sale"),
+        ("purge", "--older-than", "1d", "--dry-run"),
+    ):
+        done = agent.command(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+        assert {name: (private / name).read_bytes() for name in before} == before, arguments
+
+
+def test_database_of_another_version_is_told_in_one_line(agent: Agent, relay: Relay) -> None:
+    agent.start()
+    agent.drop("sale", ["ada@one.example"])
+    agent.wait_state("sale", "finished")
+    agent.stop()
+    path = agent.spool / ".spoold" / "spool.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99999")
+    done = agent.command("resend", "sale", "--state", "sent")
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"spoold: {path}: was written by a newer version (form 99999, ")
+    assert line.endswith("; use that version's program")

@@ -36,13 +36,13 @@ class Place:
         self.job_id = admit(self.database, "job", [f"to{n}@one.example" for n in range(3)])
         self.path = root / "active/job/report/index.html"
         self.path.parent.mkdir(parents=True)
-        self.press = Press(self.spool, Ledger(self.database))
+        self.press = Press(self.spool, Ledger(self.database), lambda seconds: None)
 
-    def status(self, words: str, sent: int = 0) -> Status:
+    def status(self, words: str, sent: int = 0, attempts: int = 0) -> Status:
         row = Store(self.database).job(self.job_id)
         assert isinstance(row, JobRow)
         counts = COUNTS | {RecipientState.QUEUED: 3 - sent, RecipientState.SENT: sent}
-        return Status(row, words, "a@example.com", counts, ZoneInfo("UTC"), NOW, None, None, None)
+        return Status(row, words, "a@example.com", counts, ZoneInfo("UTC"), NOW, None, None, None, attempts)
 
     def lead(self) -> str | None:
         """The description in the page, None without a page."""
@@ -92,6 +92,16 @@ def test_offer_that_says_nothing_new_is_not_printed(make: Callable[..., Place]) 
     place.press.start()
     place.press.finish()
     assert place.path.stat().st_ino == before
+
+
+def test_retry_that_changes_no_count_is_printed_all_the_same(make: Callable[..., Place]) -> None:
+    place = make()
+    place.print_now("words")
+    before = place.path.stat().st_ino
+    place.press.offer(place.status("words", attempts=1))
+    place.press.start()
+    place.press.finish()
+    assert place.path.stat().st_ino != before
 
 
 def test_page_printed_by_the_mover_is_not_replaced_by_what_was_offered_before(make: Callable[..., Place]) -> None:

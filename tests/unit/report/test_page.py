@@ -77,10 +77,9 @@ def view(words: str = PLAIN, *, rows: int = 3, total: int = 3, state: JobState =
     found = job(words, state, total)
     counts = dict.fromkeys(RecipientState, 0) | found.counts
     return JobView(
-        Status(found, words, words, counts, ZONE, NOW, words, 1.0, NOW + 100),
+        Status(found, words, words, counts, ZONE, NOW, words, 1.0, NOW + 100, 2 if total else 0),
         [(words, {RecipientState.SENT: 1, RecipientState.FAILED: 2})] if total else [],
         [ReplyTally("failed", 550, words, words, words, 2)] if total else [],
-        2 if total else 0,
         timeline if total else None,
         [row(line, words) for line in range(1, rows + 1)],
     )
