@@ -127,10 +127,10 @@ def test_a_day_back_while_no_agent_runs_makes_nobody_wait_a_day_longer(end: str,
         [jumped] = agent.events("clock.jumped")
         assert abs(jumped["seconds"] + DAY) < 120
         (agent.spool / "deferred/queued/HOLD").unlink()
-        assert agent.wait_state("queued", "finished")["counts"]["sent"] == 1
-        assert agent.wait_state("retried", "finished")["counts"]["sent"] == 1
-        assert agent.wait_state("daily", "finished", 30)["counts"]["sent"] == 4
-        assert time.monotonic() - begun < 30
+        assert agent.wait_state("queued", "finished", 60)["counts"]["sent"] == 1
+        assert agent.wait_state("retried", "finished", 60)["counts"]["sent"] == 1
+        assert agent.wait_state("daily", "finished", 60)["counts"]["sent"] == 4
+        assert time.monotonic() - begun < 120
         assert len(moments(relay, "ada@busy.example")) == before + 1
         # Whose retry was not due waits for it, as long as it would have; another start makes it no shorter.
         for again in (False, True):
