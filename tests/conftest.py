@@ -11,26 +11,6 @@ from tests.servers.postfix import Postfix
 from tests.servers.relay import Relay
 from tests.servers.sshd import Sshd
 
-#: Modules that take long by what they show: many kills, faults, servers, browsers and shells. `--slow` runs them as well.
-SLOW = {
-    "test_check_doctor", "test_clock", "test_completion", "test_database_fault", "test_dsn", "test_hostile_drop",
-    "test_interop", "test_modes", "test_move", "test_notice", "test_power_loss", "test_report_page", "test_schema",
-    "test_smtp_safety", "test_soak", "test_storage_fault", "test_watch",
-}  # fmt: skip
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the modules that take long as well")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    left_out = [item for item in items if item.path.stem in SLOW]
-    if left_out and any(item.path.stem not in SLOW for item in items):
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item.path.stem not in SLOW]
-
 
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:

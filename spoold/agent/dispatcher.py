@@ -7,7 +7,6 @@ holds no truth: what it knows of a job comes from the store at start and follows
 
 import asyncio
 import contextlib
-import functools
 import heapq
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -16,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.agent.body import BodyReader
 from spoold.agent.delivery import Delivery
 from spoold.agent.event import log
-from spoold.agent.limiter import Limiter, room, speed
+from spoold.agent.limiter import Limiter
 from spoold.agent.live import LiveJob, Terms
 from spoold.agent.reader import Reader
 from spoold.agent.rotation import Rotation
 from spoold.agent.route import Routes
-from spoold.agent.tally import Limit, Tally
-from spoold.core.forecast import Forecast, Load, forecast
+from spoold.agent.tally import Tally
+from spoold.agent.turn import Turns
+from spoold.core.forecast import Forecast, forecast
 from spoold.core.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.smtp.relay import Relay
@@ -54,7 +54,6 @@ class Dispatcher:
         moved: Callable[[int], None],
     ) -> None:
         self._store = store
-        self._limiter = limiter
         self._bodies = bodies
         self._threads = threads
         self._tally = tally
@@ -67,7 +66,6 @@ class Dispatcher:
         self._rotation: dict[str, Rotation] = {}
         self._dirty: set[int] = set()
         self._wakes: list[tuple[float, int]] = []
-        self._paused: dict[str, float] = {}
         self._kick = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._offset = clock() - monotonic()
@@ -75,6 +73,16 @@ class Dispatcher:
         self.stopping = False
         self.sent = 0
         self.routes = Routes(self.deliveries, self._rotation.keys(), clock=clock, monotonic=monotonic)
+        self._turns = Turns(
+            self._rotation,
+            self.routes,
+            limiter,
+            tally,
+            may_send=self._may_send,
+            touch=self.touch,
+            throttled=self._throttle,
+            paused=self._kick.set,
+        )
         self._reader = Reader(store, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
 
@@ -153,9 +161,7 @@ class Dispatcher:
         """Jobs that could be sent now, but for a rate. For any thread."""
         now = self._clock()
         return sum(
-            job.standing.state is JobState.SENDING
-            and (job.throttled_until > now or self._paused.get(self.routes.route(self.routes.home(job)), 0.0) > now)
-            for job in list(self.jobs.values())
+            job.standing.state is JobState.SENDING and self._turns.waits(job, now) for job in list(self.jobs.values())
         )
 
     @property
@@ -194,11 +200,9 @@ class Dispatcher:
             if job is not None and job.wake_at == at:  # else it has been told another time since
                 job.wake_at = None
                 self._dirty.add(job_id)
-        for name, at in list(self._paused.items()):
-            if at <= now:
-                del self._paused[name]
-                if name in self.deliveries:
-                    self.deliveries[name].staff()
+        for name in self._turns.resumed(now):
+            if name in self.deliveries:
+                self.deliveries[name].staff()
 
     def _wake_at(self, job: LiveJob, at: float | None) -> None:
         if at is None or (job.wake_at is not None and job.wake_at <= at):
@@ -222,8 +226,8 @@ class Dispatcher:
         pause = _LONGEST_SLEEP
         if self._wakes:
             pause = min(pause, self._wakes[0][0] - now)
-        if self._paused:
-            pause = min(pause, min(self._paused.values()) - now)
+        if (resumes_at := self._turns.resumes_at()) is not None:
+            pause = min(pause, resumes_at - now)
         for delivery in self.deliveries.values():
             delivery.staff()
             if (rest := delivery.rest()) is not None:
@@ -240,7 +244,7 @@ class Dispatcher:
         if abs(jumped) < _JUMP:
             return
         self._wakes.clear()
-        self._paused.clear()
+        self._turns.forget_pauses()
         for job in self.jobs.values():
             job.wake_at = None
             job.throttled_until = 0.0
@@ -280,7 +284,7 @@ class Dispatcher:
         if self._may_send(job, now):
             self._reader.refill(job, now)
             if job.backlog and job.throttled_until <= now and not job.queued:
-                self._rotation[self.routes.home(job)].push(job)
+                self._turns.push(job)
                 self._wake_deliveries(job)
             elif job.backlog and job.throttled_until > now:
                 self._wake_at(job, job.throttled_until)
@@ -327,38 +331,7 @@ class Dispatcher:
         """The next recipients to send through `delivery`, jobs taking turns; None if there are none now."""
         if self.stopping or self.disk_full:
             return None
-        now = self._clock()
-        shared = self._limiter.of_relay(delivery.relay.name)
-        if (at := self._limiter.permit(shared, now)) > now:
-            self._tally.waits(Limit.RELAY, at - now)
-            self._paused[delivery.relay.name] = at
-            self._kick.set()
-            return None
-        for home in self.routes.served_by(delivery):
-            rotation = self._rotation[home]
-            while (job := rotation.pop()) is not None:
-                if not self._may_send(job, now):
-                    continue
-                limits = shared + self._limiter.of_job(job.id, job.terms.rate)
-                if (at := self._limiter.permit(limits, now)) > now:
-                    self._tally.waits(Limit.JOB, at - now)
-                    self._throttle(job, at)
-                    continue
-                claim = self._pick(job, room(limits, delivery.limit), now)
-                if not claim:
-                    if (at_lane := job.backlog.permits_at()) is not None:
-                        self._tally.waits(Limit.DOMAIN, max(at_lane - now, 0.0))
-                        self._throttle(job, at_lane)
-                    self.touch(job)
-                    continue
-                self._limiter.advance(limits, now, len(claim))
-                job.opened(claim)
-                if job.backlog:
-                    rotation.push(job)
-                if job.is_short:
-                    self.touch(job)
-                return job, claim
-        return None
+        return self._turns.next(delivery, self._clock())
 
     def _throttle(self, job: LiveJob, until: float) -> None:
         """The job is out of the rotation until a rate permits its next message."""
@@ -366,27 +339,13 @@ class Dispatcher:
         self._wake_at(job, until)
         self._kick.set()
 
-    def _pick(self, job: LiveJob, most: int, now: float) -> list[DueRecipient]:
-        rates = job.terms.domain_rates
-        if not rates and not self._limiter.limits.domains and not job.backlog.has_lanes:
-            return job.backlog.pick(most)
-        limits = functools.partial(self._limiter.of_domain, job.id, rates)
-        return job.backlog.pick_limited(
-            most,
-            now,
-            lambda domain: self._limiter.permit(limits(domain), now),
-            lambda domain: self._limiter.advance(limits(domain), now),
-        )
-
     def used(self) -> list[tuple[str, float]]:
         """The state of the rates that changed, to be committed with the next claim."""
-        return self._limiter.unsaved(self._clock())
+        return self._turns.used(self._clock())
 
     def has_work(self, delivery: Delivery) -> bool:
         """Whether a claim might succeed."""
-        if self.stopping or self.disk_full or delivery.relay.name in self._paused:
-            return False
-        return any(self._rotation[home] for home in self.routes.served_by(delivery))
+        return not self.stopping and not self.disk_full and self._turns.any(delivery)
 
     def is_wanted(self, delivery: Delivery) -> bool:
         """Whether a live job names this relay, so that it is worth while to see if it is back."""
@@ -446,26 +405,8 @@ class Dispatcher:
         now = self._clock()
         up, retry_at = self.routes.state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
-        shared_limits = self._limiter.of_relay(self.routes.route(self.routes.home(job)))
-        limits = self._limiter.of_job(job.id, job.terms.rate)
-        shared = speed(shared_limits)
-        others = tuple(
-            float(other.unfinished)
-            for other in list(self.jobs.values())
-            if other is not job
-            and other.standing.state is JobState.SENDING
-            and self.routes.home(other) == self.routes.home(job)
-        )
-        if math.isinf(shared) and measured:
-            shared, others = measured, ()
-        load = Load(
-            recipients=float(job.unfinished),
-            speed=speed(limits),
-            shared_speed=shared,
-            others=others,
-            lanes=self._limiter.lanes(job.id, job.terms.domain_rates, unsent, now),
-            permit_at=self._limiter.permit(shared_limits + limits, now),
-        )
+        sending = [other for other in list(self.jobs.values()) if other.standing.state is JobState.SENDING]
+        load = self._turns.load(job, sending, unsent, measured, now)
         return forecast(snapshot, load, now)
 
     def _wake_deliveries(self, job: LiveJob) -> None:

@@ -35,9 +35,10 @@ class Press:
     """See the module. A job is offered again and again; of what was offered only the newest counts, and only where it says
     something new."""
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, spool: Spool, ledger: Ledger, spent: Callable[[float], None]) -> None:
         self._spool = spool
         self._ledger = ledger
+        self._spent = spent
         self._offers: dict[int, Status] = {}
         self._printed: dict[int, tuple[float, _Gist]] = {}
         self._timelines: dict[int, Timeline] = {}
@@ -109,8 +110,9 @@ class Press:
                     self._stirred.wait(pause)
                     continue
             prepare()
-            begun = time.monotonic()
+            begun, used = time.monotonic(), time.thread_time()
             self._print_offered(job_id)
+            self._spent(time.thread_time() - used)
             rest = begun + (1 + _REST) * (time.monotonic() - begun)
             with self._stirred:
                 while not self._ceased and (left := rest - time.monotonic()) > 0:

@@ -24,6 +24,10 @@ _BATCH = 25
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
 _SHARE = 40.0
+#: How long a job that was taken may be without a report.
+_FIRST = 0.3
+#: What a row of its list takes to be written, about, in seconds; how long the whole list took counts once it was written.
+_ROW = 5e-6
 #: After each report that is only brought up to date after a start: the rest, in times of what it took.
 _STATUS_REST = 3.0
 _TABLE_REST = 9.0
@@ -55,6 +59,16 @@ class Projector:
             paper.status_at = paper.table_at = LONG_AGO
             paper.table_cost = 0.0
             self._wake.set()
+
+    def accepted(self, job_id: int, total: int) -> None:
+        """A job with so many recipients was taken. Its report comes a moment later, and its list later the longer it is:
+        many a small job is through by then, and is written once; of a large one there is nothing to tell for a while.
+        """
+        paper = self._papers.setdefault(job_id, Paper(job_id))
+        now = time.monotonic() + _FIRST
+        paper.status_at, paper.table_at = now - _STATUS_EVERY, now - _TABLE_EVERY
+        paper.table_cost = total * _ROW
+        self.changed(job_id)
 
     def refresh(self, job_ids: Sequence[int]) -> None:
         """These jobs' reports may be out of date, as after a kill: before `run`, which writes them behind all others, the

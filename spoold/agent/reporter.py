@@ -77,7 +77,7 @@ class _Written:
 
 class Reporter:
     """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be through at its present
-    speed; `zone` is for jobs that name none."""
+    speed; `zone` is for jobs that name none; `spent` is told the CPU seconds that all this takes."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Reporter:
         relay_fault: Callable[[int], str | None],
         eta: Callable[[int, float | None], float | None],
         zone: Callable[[], ZoneInfo],
+        spent: Callable[[float], None],
     ) -> None:
         self._spool = spool
         self._store = store
@@ -97,12 +98,20 @@ class Reporter:
         self._relay_fault = relay_fault
         self._eta = eta
         self._zone = zone
-        self.press = Press(spool, ledger)
+        self._spent = spent
+        self.press = Press(spool, ledger, spent)
         #: When each job was accepted (an id may be given again) whose last report is written.
         self._ended: OrderedDict[int, float] = OrderedDict()
 
     def write(self, papers: list[Paper], whole: bool) -> set[int]:
         """Returns the jobs of which nothing more is to be expected."""
+        begun = time.thread_time()
+        try:
+            return self._write(papers, whole)
+        finally:
+            self._spent(time.thread_time() - begun)
+
+    def _write(self, papers: list[Paper], whole: bool) -> set[int]:
         jobs = [(paper, self._store.job(paper.job_id)) for paper in papers]
         # The word that a job has ended may come after its last report, which was written by the database's.
         done = {paper.job_id for paper, job in jobs if job is None or self._has_ended(job)}

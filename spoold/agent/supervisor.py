@@ -130,6 +130,7 @@ class Supervisor:
             relay_fault=self._relay_fault,
             eta=self._eta,
             zone=self._zone,
+            spent=self._tally.reported,
         )
         self._projector = Projector(reporter)
         tats = await self._loop.run_in_executor(self._threads, self._store.tats, self._clock())
@@ -242,7 +243,7 @@ class Supervisor:
             for row in await self._loop.run_in_executor(self._threads, self._store.jobs, job_ids):
                 if row.id not in self._dispatcher.jobs:
                     self._add(row)
-                    self._projector.changed(row.id)
+                    self._projector.accepted(row.id, row.total)
             # What was asked for while they were taken.
             await self._orders.obey_in(job_ids)
 

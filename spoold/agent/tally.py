@@ -61,6 +61,7 @@ class Tally:
         self._taken = dict.fromkeys(Taken, 0)
         self._accepted = 0
         self._commits = _Distribution(_COMMITS)
+        self._reports = 0.0
         self._lock = threading.Lock()
 
     def recorded(self, records: Sequence[Record], since: float) -> None:
@@ -100,6 +101,11 @@ class Tally:
         """A commit took so long. For the database's thread."""
         self._commits.add(seconds)
 
+    def reported(self, seconds: float) -> None:
+        """Writing reports took so much CPU. For any thread."""
+        with self._lock:
+            self._reports += seconds
+
     def figures(self, relays: Iterable[str]) -> Figures:
         """All of it as it is now, of these relays even where there is nothing yet. For any thread."""
         delays = dict(self._delays)
@@ -113,4 +119,5 @@ class Tally:
             intake={result.value: count for result, count in self._taken.items()},
             accepted=self._accepted,
             commits=self._commits.histogram(),
+            reports=self._reports,
         )

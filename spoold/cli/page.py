@@ -30,7 +30,7 @@ def page(job: Job, *, width: int | None, ascii_only: bool) -> Group:
     if job.total:
         parts += ["", *_progress(job, width, ascii_only=ascii_only), _counts(job)]
     if job.relay_error:
-        parts += ["", Text.assemble(("Relay: ", "bold red"), job.relay_error)]
+        parts += ["", Text(f"{job.relay_error[0].upper()}{job.relay_error[1:]}", "bold red")]
     for title, style, problems in (("Errors", "bold red", job.errors), ("Warnings", "bold yellow", job.warnings)):
         if problems:
             parts += ["", Text(f"{title}:", style), *(Text(f"  {problem}") for problem in problems[:_PROBLEMS])]

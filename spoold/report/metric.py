@@ -62,7 +62,8 @@ class Now:
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What the agent counted since its start. `delays` are by relay, in seconds from when a job could first be sent;
-    `waits` by the rate's kind: how often, and for how many seconds in all; `intake` counts uploads by result."""
+    `waits` by the rate's kind: how often, and for how many seconds in all; `intake` counts uploads by result; `reports` are
+    the CPU seconds that writing them took."""
 
     attempts: Mapping[tuple[str, RecipientState], int]
     delays: Mapping[str, Histogram]
@@ -70,6 +71,7 @@ class Figures:
     intake: Mapping[str, int]
     accepted: int
     commits: Histogram
+    reports: float
 
 
 def queue_of(live: Iterable[JobRow], ways: Mapping[int, tuple[str, float]]) -> Queue:
@@ -220,6 +222,7 @@ def _counted(agent: AgentState, figures: Figures) -> Iterator[_Family | _Buckets
         (),
         [((), figures.commits)],
     )
+    yield _counter("spoold_report_cpu_seconds", "CPU that writing the jobs' reports took.", figures.reports)
 
 
 def _relays(agent: AgentState, others: Iterable[str]) -> list[str]:

@@ -92,8 +92,9 @@ def status_text(status: Status) -> bytes:
     job, zone, counts = status.job, status.zone, status.counts
     lines = [f"{job.name}: {headline(job, zone)}", ""]
     facts = [("Description", status.description)] if status.description else []
+    if job.total:  # else the manifest may not have been understood, and an empty one would look like the null sender
+        facts.append(("Sender", f"<{status.sender}>"))
     facts += [
-        ("Sender", f"<{status.sender}>"),
         ("Accepted", for_people(job.accepted_at, zone)),
         ("Since", f"{for_people(job.since, zone)} ({job.state.value})"),
     ]
@@ -110,7 +111,7 @@ def status_text(status: Status) -> bytes:
         ]
         lines += [f"  {state.label:<10} {count:>9}" for state, count in counts.items() if count]
     if status.relay_error:
-        lines += ["", f"Relay: {status.relay_error}"]
+        lines += ["", f"{status.relay_error[0].upper()}{status.relay_error[1:]}"]
     for title, problems in (("Errors", job.errors), ("Warnings", job.warnings)):
         if problems:
             lines += ["", f"{title}:", *(f"  {problem}" for problem in problems[:50])]

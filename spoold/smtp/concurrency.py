@@ -1,6 +1,7 @@
 """How many connections a relay gets: more as long as that does not carry less, fewer at once when the relay says so.
 
-Widths double up to the limit; one that carried less, and did so twice, is left for the one before, and tried again later.
+Widths go up to the limit in steps of four times as many, after the first step back of twice as many; one that carried
+less, and did so twice, is left for the one before, and tried again later.
 Moments are monotonic seconds.
 """
 
@@ -26,6 +27,7 @@ class Concurrency:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.width = 1
+        self._step = 4
         self._before: int | None = None
         """The width before the one that is on trial."""
         self._rate = 0.0
@@ -61,6 +63,7 @@ class Concurrency:
             if self._doubts < 2:
                 return
             self.width, self._before = self._before, None
+            self._step = 2
             self._hold_until = now + self._hold
             self._hold = min(2 * self._hold, _LONGEST_HOLD)
         elif self.width == self.limit:
@@ -69,7 +72,7 @@ class Concurrency:
             if self._before is not None:
                 self._hold = _HOLD
             self._before, self._rate, self._doubts = self.width, rate, 0
-            self.width = min(2 * self.width, self.limit)
+            self.width = min(self._step * self.width, self.limit)
             self._warming = self.width
 
     def stalled(self, now: float) -> None:
@@ -91,6 +94,7 @@ class Concurrency:
     def _shrink(self, now: float, width: int) -> bool:
         news = width < self.width
         self.width = width
+        self._step = 2
         self._before = self._began = None
         self._shrunk_at = now
         self._hold_until = now + CROWDED

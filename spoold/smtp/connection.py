@@ -6,6 +6,7 @@ What can go wrong here costs no recipient anything: it is a `Fault` of the relay
 import asyncio
 import base64
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -111,8 +112,11 @@ def _fault(relay: Relay, error: BaseException, password: str | None) -> Fault:
 def _reason(error: BaseException, mend: Callable[[str], str] = str) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return printable(mend(f"{error.code} {error.message}".strip()))
-    if isinstance(error, OSError) and error.strerror:
-        return printable(error.strerror)
+    # aiosmtplib, and each event loop in its own way, puts host, port and number around what the system says.
+    system = next((link for link in (error, error.__cause__) if isinstance(link, OSError) and link.strerror), None)
+    if system is not None:
+        known = (system.errno or 0) > 0 and not isinstance(system, ssl.SSLError)  # others count in their own way
+        return printable(os.strerror(system.errno or 0) if known else str(system.strerror))
     with contextlib.suppress(IndexError):
         return printable(mend(str(error.args[0])))
     return type(error).__name__

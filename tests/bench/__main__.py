@@ -27,6 +27,7 @@ ROWS: dict[str, Row] = {
     "start": start.deferred,
     "jobs": intake.small,
     "kill": growth.kill,
+    "reports": growth.reports,
     "growth": growth.cost,
     "idle": idle.idle,
 }

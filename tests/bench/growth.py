@@ -1,5 +1,6 @@
 """What grows with the number of recipients and what must not: memory, CPU a message, the time to recover from a kill."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from tests.bench import job
 from tests.bench.row import Finding, Scale, at_most, compared, progress
 from tests.bench.sink import Sink
 from tests.bench.usage import cpu_seconds, peak_memory
-from tests.servers.agent import wait_for
+from tests.servers.agent import Agent, wait_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +18,15 @@ class Run:
     """A whole job, from its drop to its last report: memory in MB, CPU seconds a recipient.
 
     `first` is the seconds from the drop to the first acceptance, `recovered` those from the start after a kill to the
-    first new one; None without a kill.
+    first new one; None without a kill. `reports` is the CPU of report writers as a part of the time that the sending took,
+    after a kill of the rest of it.
     """
 
     peak: float
     cpu: float
     first: float
     recovered: float | None
+    reports: float
 
 
 @cache
@@ -50,7 +53,7 @@ def shared(recipients: int, *, kill: bool) -> Run:
             recovered = sink.wait(before + 1, 60) - begun
         # After a kill some recipients are *uncertain*, and wait for a quarter of an hour.
         rest = recipients - job.CONNECTIONS * 3 if kill else recipients
-        sink.wait(rest, timeout)
+        sending = sink.wait(rest, timeout) - begun - (0.0 if kill else first)
 
         def ended() -> bool:
             counts = (agent.status("job") or {}).get("counts")
@@ -60,7 +63,18 @@ def shared(recipients: int, *, kill: bool) -> Run:
         if not kill:
             agent.wait_state("job", "finished", 60 + recipients / 5000)
         cpu += cpu_seconds(agent.pid) - used
-        return Run(max(peak, peak_memory(agent.pid)), cpu / recipients, first, recovered)
+        return Run(max(peak, peak_memory(agent.pid)), cpu / recipients, first, recovered, _report_cpu(agent) / sending)
+
+
+def _report_cpu(agent: Agent) -> float:
+    """CPU seconds of the report writers, from metrics that are written after all that they did."""
+    path = agent.spool / "metrics.prom"
+    for _ in range(2):
+        before = path.stat().st_ino
+        wait_for(lambda before=before: path.stat().st_ino != before, 15, "new metrics")  # type: ignore[misc]
+    found = re.search(r"^spoold_report_cpu_seconds_total\S* (\S+)$", path.read_text(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 def _settled(sink: Sink) -> int:
@@ -100,6 +114,14 @@ def cost(scale: Scale) -> Iterator[Finding]:
     base, ours = shared(small, kill=False).cpu * 1e6, shared(large, kill=True).cpu * 1e6
     what = f"CPU a message, a job of {large:,} against one of {small:,}"
     yield compared(what, ours, base, "µs", at_most(1.15), at_most(3), f"{small:,}:")
+
+
+def reports(scale: Scale) -> Iterator[Finding]:
+    """What the report writers take of the time that a large job is sent for."""
+    for size in scale.shared[1:]:
+        share = shared(size, kill=size == scale.shared[-1]).reports
+        what = f"CPU of the report writers, of the time that a job of {size:,} is sent for"
+        yield Finding(what, f"{share:.1%}", "", share, share, at_most(0.05, ""), at_most(0.5))
 
 
 def kill(scale: Scale) -> Iterator[Finding]:

@@ -86,7 +86,7 @@ def test_every_file_is_whole_and_not_far_behind_while_it_is_sent(agent: Agent, r
         Rule(Command.RCPT, Reply("550 5.1.1 no such user"), match=r"to\d*7@"),
         Rule(Command.RCPT, Reply("451 4.2.0 later"), match=r"to\d*8@"),
     ]
-    relay.latency = 0.008
+    relay.latency = 0.015
     agent.start()
     reader = Reader(agent, "job", len(addresses), relay)
     reader.start()

@@ -164,7 +164,7 @@ def test_wrong_edit_keeps_the_old_timing_and_the_report_says_why(agent: Agent, r
     wait_for(lambda: relay.accepted)
     edit(agent, "paced", rate="10")
     warning = wait_for(
-        lambda: [text for text in (agent.status("paced") or {})["warnings"] if "old timing stays" in text]
+        lambda: [text for text in (agent.status("paced") or {"warnings": ()})["warnings"] if "old timing stays" in text]
     )
     assert "without a time, such as 10/h" in warning[0]
     assert "job.yaml:" in warning[0]

@@ -36,7 +36,7 @@ class Place:
         self.job_id = admit(self.database, "job", [f"to{n}@one.example" for n in range(3)])
         self.path = root / "active/job/report/index.html"
         self.path.parent.mkdir(parents=True)
-        self.press = Press(self.spool, Ledger(self.database))
+        self.press = Press(self.spool, Ledger(self.database), lambda seconds: None)
 
     def status(self, words: str, sent: int = 0, attempts: int = 0) -> Status:
         row = Store(self.database).job(self.job_id)

@@ -17,14 +17,19 @@ def play(concurrency: Concurrency, carries: dict[int, float], seconds: float, no
     return widths
 
 
-def test_width_doubles_up_to_the_limit_while_each_doubling_carries_more() -> None:
-    latency = {width: width / 0.02 for width in (1, 2, 4, 8, 16, 32, 64, 100)}
-    assert play(Concurrency(100), latency, 2.0) == [1, 2, 4, 8, 16, 32, 64, 100]
+def test_width_grows_up_to_the_limit_while_each_step_carries_more() -> None:
+    latency = {width: width / 0.02 for width in (1, 4, 16, 64, 100)}
+    assert play(Concurrency(100), latency, 1.0) == [1, 4, 16, 64, 100]
 
 
 def test_width_goes_back_one_step_when_more_carry_less() -> None:
-    crowding = {1: 100.0, 2: 190.0, 4: 300.0, 8: 250.0, 16: 100.0}
-    assert play(Concurrency(20), crowding, 4.0) == [1, 2, 4, 8, 4]
+    crowding = {1: 100.0, 4: 300.0, 8: 350.0, 16: 100.0}
+    assert play(Concurrency(20), crowding, 4.0) == [1, 4, 16, 4]
+
+
+def test_after_a_step_back_the_next_ones_are_smaller() -> None:
+    crowding = {1: 100.0, 4: 300.0, 8: 350.0, 16: 100.0}
+    assert play(Concurrency(20), crowding, 9.0)[:5] == [1, 4, 16, 4, 8]
 
 
 def test_one_bad_measurement_is_not_believed() -> None:
