@@ -21,7 +21,7 @@ from spoold.storage.spooldir import FOLDERS, Spool
 
 _EVERY = 5.0
 #: After a page the thread rests for so many times what the page took.
-_REST = 20.0
+_REST = 60.0
 #: Recipients of a job whose first page is made beside its other reports.
 _SMALL = 200
 #: A change of the expected end by less than so many seconds is no reason for a new page.
@@ -127,6 +127,7 @@ class Press:
         return (job_id, None) if wait <= 0 else (None, wait)
 
     def _print_offered(self, job_id: int) -> None:
+        name = ""
         try:
             with self._printing:
                 status = self._withdraw(job_id)
@@ -143,7 +144,7 @@ class Press:
         except FileNotFoundError:
             return  # it moves just now, and whoever moves it writes it
         except OSError as error:
-            log("report.failed", job=job_id, error=f"{error.strerror or error} ({PAGE})")
+            log("report.failed", job=name, error=f"{error.strerror or error} ({PAGE})")
         except Exception as error:  # noqa: BLE001 - one page must not end all others
             if not self._ceased:
                 log("agent.task_failed", where="page", error=f"{type(error).__name__}: {error}")

@@ -126,11 +126,11 @@ class Reporter:
         """Write these jobs' reports; those of jobs that have ended are durable before any of them changes folder."""
         written: list[_Written] = []
         for paper, job in jobs:
-            with self._telling([paper]), self._surviving():
+            with self._telling([(paper, job)]), self._surviving():
                 found = self._write_job(paper, job, whole)
                 if found is not None:
                     written.append(found)
-        with self._telling([one.paper for one in written]):
+        with self._telling([(one.paper, one.job) for one in written]):
             self._secure([one for one in written if one.job.state.final])
             self._move([one for one in written if one.here != one.job.state.folder])
             for one in written:
@@ -161,15 +161,15 @@ class Reporter:
             log("agent.task_failed", where="report", error=f"{type(error).__name__}: {error}")
 
     @contextlib.contextmanager
-    def _telling(self, papers: list[Paper]) -> Iterator[None]:
+    def _telling(self, jobs: list[tuple[Paper, JobRow]]) -> Iterator[None]:
         """Tell of an error of the file system; the reports are written again later."""
         try:
             yield
         except OSError as error:
             text = f"{error.strerror or error} ({error.filename or 'report'})"
-            for paper in papers:
+            for paper, job in jobs:
                 if text != paper.last_error:
-                    log("report.failed", job=paper.job_id, error=text)
+                    log("report.failed", job=job.name, error=text)
                 paper.last_error = text
                 paper.dirty = paper.table_dirty = True
                 paper.status_at = paper.table_at = time.monotonic()

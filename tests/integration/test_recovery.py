@@ -192,6 +192,7 @@ def test_error_of_the_file_system_in_a_report_is_told_and_made_good(agent: Agent
     wait_for(lambda: agent.events("report.failed"), what="the failure in the log")
     assert agent.stop() == 0
     assert all("Input/output error" in event["error"] for event in agent.events("report.failed"))
+    assert {event["job"] for event in agent.events("report.failed")} == {"job"}
     audit(agent, relay.accepted, {"job": FIVE})
 
 

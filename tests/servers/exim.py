@@ -10,13 +10,11 @@ adds Return-path, Envelope-to and Received fields, and changes nothing else.
 
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.certificate import Certificate
 from tests.servers.debian import Root
 from tests.servers.mailbox import Delivered, fields
-from tests.servers.process import HOST, comes_up, free_port, stop, wait_until
+from tests.servers.process import Server, free_port
 
 _USER = "Debian-exim"
 
@@ -75,38 +73,21 @@ begin retry
 """
 
 
-class Exim:
+class Exim(Server):
     """A context manager. `certificate` opens STARTTLS, and a second, implicit-TLS port `smtps_port`.
 
     After `messages_per_connection`, if that is not 0, MAIL is answered `421 too many messages in this connection`.
     """
 
+    name = "Exim"
+    farewell = " lost D="
+
     def __init__(self, *, certificate: Certificate | None = None, messages_per_connection: int = 0) -> None:
-        self.host = HOST
-        self.port = 0
+        super().__init__()
         #: The implicit-TLS port; 0 without a certificate.
         self.smtps_port = 0
         self._certificate = certificate
         self._limit = messages_per_connection
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._root = Root("exim4-daemon-light", ["usr/sbin/exim4"], [_USER])
-        try:
-            for folder in ("spool", "log", "mail"):
-                self._root.own(folder, _USER)
-            if self._certificate:
-                self._root.write("etc/chain.pem", self._certificate.chain.read_text(), mode=0o640, group=_USER)
-            self._start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
 
     def received_mail(self) -> list[Delivered]:
         """Everything in the Maildir, one entry a recipient, in the order of its names: that of arrival."""
@@ -124,8 +105,7 @@ class Exim:
         One queue run at the end: a delivery process for each message as it comes would compete with the test.
         """
         if any(self._queue()):
-            output = self._root.path / "var/log/output"
-            self._root.start("/usr/sbin/exim4", "-qff", log=output).wait(timeout)
+            self._root.start("/usr/sbin/exim4", "-qff", log=self._output).wait(timeout)
         left = self._queue()
         if left:
             raise TimeoutError(f"Exim did not deliver {len(left)} files of its queue:\n{self.log()[-2000:]}")
@@ -148,33 +128,34 @@ class Exim:
     def _queue(self) -> "list[Path]":
         return list((self._root.path / "spool" / "input").glob("*"))
 
-    def _start(self) -> None:
-        for _ in range(5):
-            self.port = free_port()
-            ports, tls = str(self.port), ""
-            if self._certificate:
-                self.smtps_port = free_port()
-                ports = f"{self.port} : {self.smtps_port}"
-                tls = (
-                    "tls_advertise_hosts = *\ntls_certificate = /etc/chain.pem\ntls_privatekey = /etc/chain.pem\n"
-                    f"tls_on_connect_ports = {self.smtps_port}"
-                )
-            else:
-                tls = "tls_advertise_hosts ="
-            self._root.write("etc/exim4/exim4.conf", _CONFIGURATION.format(ports=ports, tls=tls, limit=self._limit))
-            self._root.own("mail/new", _USER)
-            output = self._root.path / "var/log/output"
-            self._process = self._root.start("/usr/sbin/exim4", "-bdf", "-oP", "/tmp/exim.pid", log=output)
-            if comes_up(self._process, self.port, b"220"):
-                # That was a connection without QUIT: no test shall find it in its log.
-                wait_until(lambda: " lost D=" in self.log(), 10, "the end of the first connection")
-                return
-            said = output.read_text(errors="replace") + self.log()
-            if "Address already in use" not in said:
-                break
-        raise RuntimeError(f"Exim did not start:\n{said}")
+    @property
+    def _output(self) -> Path:
+        return self._root.path / "var/log/output"
 
-    def _close(self) -> None:
-        if self._process:
-            stop(self._process)
+    def _prepare(self) -> None:
+        self._root = Root("exim4-daemon-light", ["usr/sbin/exim4"], [_USER])
+
+    def _lay_out(self) -> None:
+        for folder in ("spool", "log", "mail"):
+            self._root.own(folder, _USER)
+        if self._certificate:
+            self._root.write("etc/chain.pem", self._certificate.chain.read_text(), mode=0o640, group=_USER)
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        ports, tls = str(self.port), "tls_advertise_hosts ="
+        if self._certificate:
+            self.smtps_port = free_port()
+            ports = f"{self.port} : {self.smtps_port}"
+            tls = (
+                "tls_advertise_hosts = *\ntls_certificate = /etc/chain.pem\ntls_privatekey = /etc/chain.pem\n"
+                f"tls_on_connect_ports = {self.smtps_port}"
+            )
+        self._root.write("etc/exim4/exim4.conf", _CONFIGURATION.format(ports=ports, tls=tls, limit=self._limit))
+        self._root.own("mail/new", _USER)
+        return self._root.start("/usr/sbin/exim4", "-bdf", "-oP", "/tmp/exim.pid", log=self._output)
+
+    def _said(self) -> str:
+        return self._output.read_text(errors="replace") + self.log()
+
+    def _remove(self) -> None:
         self._root.remove()

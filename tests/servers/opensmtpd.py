@@ -13,12 +13,10 @@ session.
 
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.debian import Root
 from tests.servers.mailbox import Delivered, fields
-from tests.servers.process import HOST, comes_up, free_port, stop, wait_until
+from tests.servers.process import Server, wait_until
 
 _KEEPER = "keeper"
 _PROGRAMS = ("usr/sbin/smtpd", "usr/libexec/opensmtpd/mail.maildir", "bin/sh")
@@ -35,32 +33,11 @@ match from any for any action keep
 """
 
 
-class OpenSmtpd:
+class OpenSmtpd(Server):
     """A context manager."""
 
-    def __init__(self) -> None:
-        self.host = HOST
-        self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self._root = Root("opensmtpd", _PROGRAMS, ["opensmtpd", "opensmtpq", _KEEPER])
-        try:
-            for folder in ("mail", "mail/new", "mail/cur", "mail/tmp", "home"):
-                self._root.own(folder, _KEEPER)
-            for folder in ("var/spool/smtpd", "var/lib/opensmtpd/empty"):
-                (self._root.path / folder).mkdir(parents=True)
-            (self._root.path / "var/spool/smtpd").chmod(0o711)
-            self._start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+    name = "OpenSMTPD"
+    farewell = "reason=disconnect"
 
     def received_mail(self) -> list[Delivered]:
         """Everything in the Maildir."""
@@ -101,21 +78,19 @@ class OpenSmtpd:
         spool = self._root.path / "var/spool/smtpd"
         return any(path.is_file() for name in ("queue", "incoming") for path in (spool / name).rglob("*"))
 
-    def _start(self) -> None:
-        for _ in range(5):
-            self.port = free_port()
-            text = _CONFIGURATION.format(port=self.port)
-            self._root.write("etc/smtpd.conf", text, mode=0o600)
-            self._process = self._root.start("/usr/sbin/smtpd", "-d", log=self._log_file)
-            if comes_up(self._process, self.port, b"220"):
-                # That was a connection without QUIT: no test shall find it in its log.
-                wait_until(lambda: "reason=disconnect" in self.log(), 10, "the end of the first connection")
-                return
-            if "Address already in use" not in self.log():
-                break
-        raise RuntimeError(f"OpenSMTPD did not start:\n{self.log()}")
+    def _prepare(self) -> None:
+        self._root = Root("opensmtpd", _PROGRAMS, ["opensmtpd", "opensmtpq", _KEEPER])
 
-    def _close(self) -> None:
-        if self._process:
-            stop(self._process)
+    def _lay_out(self) -> None:
+        for folder in ("mail", "mail/new", "mail/cur", "mail/tmp", "home"):
+            self._root.own(folder, _KEEPER)
+        for folder in ("var/spool/smtpd", "var/lib/opensmtpd/empty"):
+            (self._root.path / folder).mkdir(parents=True)
+        (self._root.path / "var/spool/smtpd").chmod(0o711)
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        self._root.write("etc/smtpd.conf", _CONFIGURATION.format(port=self.port), mode=0o600)
+        return self._root.start("/usr/sbin/smtpd", "-d", log=self._log_file)
+
+    def _remove(self) -> None:
         self._root.remove()

@@ -20,12 +20,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.certificate import Certificate
 from tests.servers.mailbox import Delivered, delivered
-from tests.servers.process import HOST, comes_up, find_program, free_port, stop, unavailable, wait_until
+from tests.servers.process import HOST, Server, find_program, free_port, unavailable, wait_until
 from tests.servers.sasl import PasswordServer
 
 _PRIVATE_QUEUES = (
@@ -63,13 +61,16 @@ class Tls(enum.Enum):
     REQUIRED = "encrypt"
 
 
-class Postfix:
+class Postfix(Server):
     """A context manager; every option can be given as a keyword, and any main.cf parameter with `set`.
 
     `certificate` opens STARTTLS as `tls` says, and a second, implicit-TLS port `smtps_port`. `login` offers
     AUTH PLAIN and LOGIN for that user and password; with `login_required` everybody else is refused at RCPT
     (554 5.7.1).
     """
+
+    name = "Postfix"
+    farewell = "disconnect from"
 
     def __init__(
         self,
@@ -82,15 +83,12 @@ class Postfix:
         message_size_limit: int = 50_000_000,
         answers: dict[str, str] | None = None,
     ) -> None:
-        self.host = HOST
-        self.port = 0
+        super().__init__()
         #: The implicit-TLS port; 0 without a certificate.
         self.smtps_port = 0
         self._certificate = certificate
         self._login = login
         self._passwords: PasswordServer | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._root = Path()
         self._given_answers = dict(answers or {})
         self._answers = dict(self._given_answers)
         self._given = {
@@ -101,28 +99,6 @@ class Postfix:
             "smtpd_client_restrictions": "permit_sasl_authenticated, reject" if login_required else "",
         }
         self._parameters: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        postconf = find_program("postconf")
-        if os.geteuid() != 0:
-            unavailable("Postfix can only be started by root")
-        libexec = subprocess.run(
-            [postconf, "-dh", "daemon_directory"], check=True, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-        # Not below pytest's folders: those are mode 0700, and Postfix' daemons are not root.
-        self._root = Path(tempfile.mkdtemp(prefix="postfix-"))
-        try:
-            self._lay_out()
-            self._start(Path(libexec) / "master")
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
 
     def set(self, parameter: str, value: str) -> None:
         """Set a main.cf parameter of smtpd(8), from the next connection on, until `reset`."""
@@ -199,6 +175,17 @@ class Postfix:
         os.utime(draft, (0, 0))
         draft.rename(self._root / "etc" / name)
 
+    def _prepare(self) -> None:
+        postconf = find_program("postconf")
+        if os.geteuid() != 0:
+            unavailable("Postfix can only be started by root")
+        libexec = subprocess.run(
+            [postconf, "-dh", "daemon_directory"], check=True, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+        self._master = Path(libexec) / "master"
+        # Not below pytest's folders: those are mode 0700, and Postfix' daemons are not root.
+        self._root = Path(tempfile.mkdtemp(prefix="postfix-"))
+
     def _lay_out(self) -> None:
         self._root.chmod(0o755)
         daemon = pwd.getpwnam("postfix")
@@ -266,37 +253,26 @@ class Postfix:
         for name, value in self._given.items():
             self.set(name, value)
 
-    def _start(self, master: Path) -> None:
-        for _ in range(5):
-            self.port = free_port()
-            smtps = ""
-            if self._certificate:
-                self.smtps_port = free_port()
-                smtps = (
-                    f"127.0.0.1:{self.smtps_port} inet n - n - - smtpd"
-                    " -o max_use=1 -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt\n"
-                )
-            self._write("master.cf", _MASTER.format(port=self.port, smtps=smtps))
-            # master ends its whole process group with itself: it must lead one of its own.
-            self._process = subprocess.Popen(
-                [master, "-c", self._root / "etc", "-d"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={"PATH": os.defpath, "MAIL_CONFIG": str(self._root / "etc")},
-                start_new_session=True,
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        smtps = ""
+        if self._certificate:
+            self.smtps_port = free_port()
+            smtps = (
+                f"127.0.0.1:{self.smtps_port} inet n - n - - smtpd"
+                " -o max_use=1 -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt\n"
             )
-            if comes_up(self._process, self.port, b"220"):
-                # That was a connection without QUIT: no test shall find it in its log.
-                wait_until(lambda: "disconnect from" in self.log(), 10, "the end of the first connection")
-                return
-            if "Address already in use" not in self.log():
-                break
-        raise RuntimeError(f"Postfix did not start:\n{self.log()}")
+        self._write("master.cf", _MASTER.format(port=self.port, smtps=smtps))
+        # master ends its whole process group with itself: it must lead one of its own.
+        return subprocess.Popen(
+            [self._master, "-c", self._root / "etc", "-d"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": os.defpath, "MAIL_CONFIG": str(self._root / "etc")},
+            start_new_session=True,
+        )
 
-    def _close(self) -> None:
-        if self._process:
-            stop(self._process)
+    def _remove(self) -> None:
         if self._passwords:
             self._passwords.close()
         shutil.rmtree(self._root)

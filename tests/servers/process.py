@@ -8,7 +8,8 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 import pytest
 
@@ -103,3 +104,76 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"  # a zombie waits for somebody else to notice
+
+
+class Server:
+    """A real server of the test's own, as a context manager: started on a free port, ended with all that it started.
+
+    A kind of server says how it is prepared, launched and removed, and what its log is.
+    """
+
+    #: As errors call it.
+    name: str
+    host = HOST
+    #: How it greets, and what its log says once a connection has ended without QUIT; empty: nothing.
+    greeting = b"220"
+    farewell = ""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._prepare()
+        try:
+            self._lay_out()
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def log(self) -> str:
+        """The server's own log."""
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Find the programs, then make the folder that `_remove` removes."""
+        raise NotImplementedError
+
+    def _lay_out(self) -> None:
+        """Make what does not depend on the port."""
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        """Start it, to listen on `port`."""
+        raise NotImplementedError
+
+    def _remove(self) -> None:
+        """Remove all files, once it has ended."""
+        raise NotImplementedError
+
+    def _said(self) -> str:
+        """What it said when it did not start."""
+        return self.log()
+
+    def _start(self) -> None:
+        for _ in range(5):
+            self.port = free_port()
+            self._process = self._launch()
+            if comes_up(self._process, self.port, self.greeting):
+                # That was a connection without QUIT: no test shall find it in its log.
+                wait_until(lambda: self.farewell in self.log(), 10, "the end of the first connection")
+                return
+            if "Address already in use" not in self._said():
+                break
+        raise RuntimeError(f"{self.name} did not start:\n{self._said()}")
+
+    def _close(self) -> None:
+        if self._process:
+            stop(self._process)
+        self._remove()

@@ -12,10 +12,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.servers.process import HOST, comes_up, find_program, free_port, stop
+from tests.servers.process import HOST, Server, find_program
 
 StrPath = str | os.PathLike[str]
 
@@ -54,54 +52,17 @@ LogLevel ERROR
 """
 
 
-class Sshd:
+class Sshd(Server):
     """A context manager. `src` and `dest` are paths: `src` on this side, `dest` on the server's.
 
     The methods return what the client program did (text output); a failure is a `returncode`, not an
     exception.
     """
 
+    name = "sshd"
+    greeting = b"SSH-2.0"
     #: The server's name for ssh, scp and rsync, together with `options` or `environment`.
     host = "spool"
-
-    def __init__(self) -> None:
-        self.port = 0
-        self._root = Path()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        programs = {name: find_program(name) for name in ("sshd", "ssh", "scp", "rsync", "ssh-keygen")}
-        self._root = Path(tempfile.mkdtemp(prefix="sshd-"))
-        try:
-            for name in ("host_key", "client_key"):
-                subprocess.run(
-                    [
-                        programs["ssh-keygen"],
-                        "-q",
-                        "-t",
-                        "ed25519",
-                        "-N",
-                        "",
-                        "-C",
-                        "",
-                        "-f",
-                        self._root / name,
-                    ],
-                    check=True,
-                    timeout=20,
-                )
-            if os.geteuid() == 0:
-                Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-            self._start(programs["sshd"])
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
 
     @property
     def options(self) -> list[str]:
@@ -147,38 +108,51 @@ class Sshd:
         """sshd's own log since the start."""
         return (self._root / "log").read_text(errors="replace")
 
-    def _start(self, program: str) -> None:
-        for _ in range(5):
-            self.port = free_port()
-            values = {
-                "name": self.host,
-                "host": HOST,
-                "port": self.port,
-                "root": self._root,
-                "user": pwd.getpwuid(os.geteuid()).pw_name,
-            }
-            (self._root / "server_config").write_text(_SERVER.format(**values))
-            (self._root / "client_config").write_text(_CLIENT.format(**values))
-            key = (self._root / "host_key.pub").read_text()
-            (self._root / "known_hosts").write_text(f"[{HOST}]:{self.port} {key}")
-            with open(self._root / "log", "wb") as log:
-                # sshd executes itself for each connection: it wants to be called by its absolute path.
-                self._process = subprocess.Popen(
-                    [program, "-D", "-e", "-f", self._root / "server_config"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            if comes_up(self._process, self.port, b"SSH-2.0"):
-                return
-            if "Address already in use" not in self.log():
-                break
-        raise RuntimeError(f"sshd did not start:\n{self.log()}")
+    def _prepare(self) -> None:
+        self._programs = {name: find_program(name) for name in ("sshd", "ssh", "scp", "rsync", "ssh-keygen")}
+        self._root = Path(tempfile.mkdtemp(prefix="sshd-"))
 
-    def _close(self) -> None:
-        if self._process:
-            stop(self._process)
+    def _lay_out(self) -> None:
+        for name in ("host_key", "client_key"):
+            command: list[StrPath] = [
+                self._programs["ssh-keygen"],
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                "",
+                "-f",
+                self._root / name,
+            ]
+            subprocess.run(command, check=True, timeout=20)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        values = {
+            "name": self.host,
+            "host": HOST,
+            "port": self.port,
+            "root": self._root,
+            "user": pwd.getpwuid(os.geteuid()).pw_name,
+        }
+        (self._root / "server_config").write_text(_SERVER.format(**values))
+        (self._root / "client_config").write_text(_CLIENT.format(**values))
+        key = (self._root / "host_key.pub").read_text()
+        (self._root / "known_hosts").write_text(f"[{HOST}]:{self.port} {key}")
+        with open(self._root / "log", "wb") as log:
+            # sshd executes itself for each connection: it wants to be called by its absolute path.
+            return subprocess.Popen(
+                [self._programs["sshd"], "-D", "-e", "-f", self._root / "server_config"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _remove(self) -> None:
         shutil.rmtree(self._root)
 
 
