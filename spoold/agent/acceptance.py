@@ -162,15 +162,16 @@ class Acceptance:
         if manifest is not None and not errors:
             errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))
         if manifest is not None and not errors and not cancelled:
-            twin = None if manifest.allow_duplicate else self._admission.twin(taken.digest)
+            for name in taken.unread:
+                if seen.entries[name].size <= settings.policy.max_message:
+                    # The limit was raised meanwhile, by a reload.
+                    raise ChangedError(f"{printable(name)} was too large to be read, and no longer is")
+            twin = None if manifest.allow_duplicate else self._twin(taken)
             if twin is not None:
                 errors.append(f"duplicate of {twin}")
             else:
                 findings = self._examine(content, root, seen, manifest, settings)
                 errors.extend(findings.errors)
-                if taken.unread is not None and not errors:
-                    # The limit was raised meanwhile, by a reload.
-                    raise ChangedError(f"{printable(taken.unread)} was too large to be read, and no longer is")
         admitted = self._judge(
             upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
         )
@@ -181,6 +182,9 @@ class Acceptance:
         unique = manifest is not None and not manifest.allow_duplicate and not cancelled and not rejected
         candidate = Candidate(admitted, now, now, unique, content.messages, content.recipients)
         return Prepared(candidate, findings.recipients, findings.failed, content.job_id)
+
+    def _twin(self, taken: Taken) -> str | None:
+        return next(filter(None, map(self._admission.twin, (taken.digest, *taken.earlier))), None)
 
     def _examine(self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings) -> Findings:
         now = content.due_at

@@ -253,8 +253,12 @@ class Dispatcher:
         self._dirty.update(self.jobs)
         if jumped < 0:
             log("clock.jumped", seconds=round(jumped))
+            self._spawn(self._remember_clock(self._clock() - jumped))
             for job in self.jobs.values():
                 self._spawn(self._shift_waits(job, jumped))
+
+    async def _remember_clock(self, until: float) -> None:
+        await self._store.remember_clock(until)
 
     async def _shift_waits(self, job: LiveJob, by: float) -> None:
         if await self._store.shift_due(job.id, self._clock(), by):

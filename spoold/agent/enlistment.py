@@ -35,6 +35,7 @@ from spoold.core.state import JobState
 from spoold.failpoint import failpoint
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
+from spoold.storage.files import NotRegularError
 from spoold.storage.spooldir import TAKE, Spool
 
 #: Seconds until an upload that could not be taken is looked at again.
@@ -178,6 +179,9 @@ class Enlistment:
             upload.look_at = float("inf")  # the agent is about to end
         except ChangedError as error:
             upload.tell(str(error))
+            upload.look_at = self._monotonic() + 1.0
+        except NotRegularError as error:
+            upload.tell(f"it changed while it was looked at: where a file was is {error}; a job has plain files only")
             upload.look_at = self._monotonic() + 1.0
         except OSError as error:
             hint = "; copy with `rsync --chmod=D2770,F0660`" if isinstance(error, PermissionError) else ""

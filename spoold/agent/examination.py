@@ -4,9 +4,10 @@ Job errors and recipient errors are kept apart (CONTRACT §2): the former reject
 Recipients go to a sink chunk by chunk; memory stays flat.
 """
 
+import contextlib
 import errno
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
@@ -84,14 +85,15 @@ class Examination:
         """Look through everything. `progress` is told the number of recipients so far, once a chunk."""
         findings = self.findings
         findings.warnings.extend(self._manifest.notes)
+        if self._is_crowd():
+            findings.errors.append(self._crowd())
+            return findings
         rows = self._rows()
         try:
             while chunk := list(itertools.islice(rows, _CHUNK)):
                 findings.recipients += len(chunk)
                 if findings.recipients > self._policy.max_recipients:
-                    findings.errors.append(
-                        f"more than {self._policy.max_recipients} recipients (intake.max_recipients); split the job"
-                    )
+                    findings.errors.append(self._crowd())
                     return findings
                 self._sink.add_recipients([self._recipient(row) for row in chunk])
                 progress(findings.recipients)
@@ -109,6 +111,24 @@ class Examination:
 
     # --- recipients ---------------------------------------------------------------------------------------------------
 
+    def _crowd(self) -> str:
+        return f"more than {self._policy.max_recipients} recipients (intake.max_recipients); split the job"
+
+    def _is_crowd(self) -> bool:
+        """Whether a file has more recipients than a job may: told by counting, before any of them is written down."""
+        source, limit = self._source, self._policy.max_recipients
+        entry = self._entries.get(source) if source else None
+        # No row is shorter than an octet and its line's end.
+        if source is None or entry is None or entry.kind is not Kind.FILE or entry.size < 2 * limit:
+            return False
+        path = tuple(source.split("/"))
+        # What is wrong with the list is told when it is read for good.
+        with contextlib.suppress(RecipientsError, NotRegularError, OSError):
+            if sum(chunk.count(b"\n") for chunk in self._files.chunks(self._root, path)) >= limit:
+                rows = _reader(source)(self._files.chunks(self._root, path), source)
+                return next(itertools.islice(rows, limit, None), None) is not None
+        return False
+
     def _rows(self) -> Iterator[Row]:
         source = self._source
         if source is None:
@@ -125,9 +145,8 @@ class Examination:
         if entry is not None and entry.kind is not Kind.FILE:
             self.findings.errors.append(f"{printable(source)}: is {entry.kind.value}; expected a plain file")
             return
-        read = read_txt if source.lower().endswith(".txt") else read_csv
         try:
-            yield from read(self._files.chunks(self._root, tuple(source.split("/"))), source)
+            yield from _reader(source)(self._files.chunks(self._root, tuple(source.split("/"))), source)
         except NotRegularError as error:
             self.findings.errors.append(f"{printable(source)}: is {error}; expected a plain file")
         except OSError as error:
@@ -210,6 +229,10 @@ class Examination:
         for name in sorted(special)[:10]:
             if name not in self._messages:
                 findings.warnings.append(f"{printable(name)} is {self._entries[name].kind.value}; it was left out")
+
+
+def _reader(source: str) -> Callable[[Iterable[bytes], str], Iterator[Row]]:
+    return read_txt if source.lower().endswith(".txt") else read_csv
 
 
 def _why(error: OSError) -> str:

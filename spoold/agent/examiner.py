@@ -56,8 +56,12 @@ def examine_apart(
     order = {
         "manifest": pack(manifest).decode(),
         "policy": asdict(policy),
-        # They were not taken, and are told of.
-        "others": [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)],
+        # They were not taken, or need not be read, and are told of.
+        "others": [
+            entry
+            for entry in entries.values()
+            if entry.kind not in (Kind.FILE, Kind.DIRECTORY) or entry.size > policy.max_message
+        ],
         "date": date.isoformat(),
         "token": token,
     }
@@ -97,7 +101,7 @@ def _facts(plain: tuple[int, bool, bool, str] | None) -> MessageFacts | None:
 
 def _plain(value: object) -> object:
     if isinstance(value, Entry):
-        return [*value.path], value.kind.name
+        return [*value.path], value.kind.name, value.size
     raise TypeError
 
 
@@ -159,8 +163,8 @@ def _examine(root: int, order: dict[str, object], pipe: _Pipe) -> Findings:
     policy = IntakePolicy(**order["policy"])  # type: ignore[arg-type]
     found = files.walk(root, max_entries=policy.max_recipients + 1000, max_depth=100)
     entries = {entry.name: entry for entry in found}
-    for path, kind in order["others"]:  # type: ignore[attr-defined]
-        entries["/".join(path)] = Entry(tuple(path), Kind[kind], 0, 0, 0, 0, 0)
+    for path, kind, size in order["others"]:  # type: ignore[attr-defined]
+        entries["/".join(path)] = Entry(tuple(path), Kind[kind], size, 0, 0, 0, 0)
     return Examination(
         files, root, entries, unpack(str(order["manifest"]).encode()), policy, pipe,
         date=datetime.fromisoformat(str(order["date"])), token=str(order["token"]),

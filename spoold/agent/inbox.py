@@ -7,7 +7,7 @@ are, so that looking again is cheap.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spoold.agent.event import log
@@ -64,6 +64,7 @@ class Upload:
     """What is left to do of an upload that has become a job."""
     hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
     counts: tuple[int, _Counts] | None = None
+    unread: tuple[tuple[int, int], frozenset[str]] | None = None
 
     def tell(self, problem: str) -> None:
         """Say what is wrong, in status.json and once in the log."""
@@ -81,8 +82,8 @@ class Seen:
     owner: int
     folder: int
     """The folder's inode."""
-    unread: str | None = None
-    """A shared message that is larger than may be sent: the job is rejected for it, and nobody need read it."""
+    unread: frozenset[str] = frozenset()
+    """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
 
 
 class Inbox:
@@ -125,25 +126,39 @@ class Inbox:
             upload.tree, upload.looked = tree, True
         facts = self._facts(root, upload, entries, now)
         verdict = judge(facts, self.policy)
-        unread = None
+        unread = frozenset[str]()
         if verdict.rule is not None and facts.manifest is not None:
-            unread = self._too_large_message(root, entries, facts.manifest)
+            unread = self._unread(root, upload, entries, facts.manifest)
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
 
-    def _too_large_message(self, root: int, entries: dict[str, Entry], manifest: Manifest) -> str | None:
-        """The shared message, where it is larger than `max_message` and some recipient would get it."""
-        entry = entries.get(manifest.message)
-        if entry is None or entry.kind is not Kind.FILE or entry.size <= self.policy.max_message:
-            return None
-        source = recipients_file(manifest, entries.keys())
+    def _large(self, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
+        """The files that are larger than a message may be, other than those that are read as something else."""
+        limit, others = self.policy.max_message, (MANIFEST, SEAL, recipients_file(manifest, entries.keys()))
+        return frozenset(
+            name
+            for name, entry in entries.items()
+            if entry.size > limit and entry.kind is Kind.FILE and name not in others
+        )
+
+    def _unread(self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
+        """The messages that are larger than `max_message` and that some recipient would get."""
+        key = (upload.tree, self.policy.max_message)
+        if upload.unread is not None and upload.unread[0] == key:
+            return upload.unread[1]
+        large, found = self._large(entries, manifest), set[str]()
         # What is wrong with a list is told when the upload is taken.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
-            for row in self._rows(root, entries, manifest, source):
-                with contextlib.suppress(AddressError):
-                    parse_address(row.address)
-                    if not row.message:
-                        return manifest.message
-        return None
+            source = recipients_file(manifest, entries.keys())
+            for row in self._rows(root, entries, manifest, source) if large else ():
+                path = row.message or manifest.message
+                if path in large and path not in found:
+                    with contextlib.suppress(AddressError):
+                        parse_address(row.address)
+                        found.add(path)
+                if len(found) == len(large):
+                    break
+        upload.unread = (key, frozenset(found))
+        return upload.unread[1]
 
     def _too_large(self, upload: Upload, now: float, problem: str) -> Verdict:
         if upload.problem != problem:
@@ -164,7 +179,7 @@ class Inbox:
             text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
             seal = parse_seal(text)
             if seal.problem is None and seal.hashes.keys() <= files.keys():
-                wrong = self._wrong(root, upload, entries, dict(seal.hashes))
+                wrong = self._wrong(root, upload, entries, seal.hashes, manifest)
         newline, counts = True, _Counts()
         source = recipients_file(manifest, entries.keys()) if manifest is not None else None
         if source and source in files:
@@ -176,8 +191,24 @@ class Inbox:
             counts.needs_shared, upload.renamed_in, now - upload.changed_at,
         )  # fmt: skip
 
-    def _wrong(self, root: int, upload: Upload, entries: dict[str, Entry], wanted: dict[str, str]) -> frozenset[str]:
-        """The sealed files whose hashes differ; hashes each file again only when it has changed."""
+    def _wrong(
+        self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str], manifest: Manifest | None
+    ) -> frozenset[str]:
+        """The sealed files whose hashes differ; hashes each file again only when it has changed.
+
+        What is too large comes last: once the list is known to be whole it says whether that is a message, which is
+        refused by its size, whatever is in it.
+        """
+        large = frozenset[str]() if manifest is None else self._large(entries, manifest)
+        wrong = self._differing(root, upload, entries, {name: wanted[name] for name in wanted.keys() - large})
+        if wrong or manifest is None or not large:
+            return wrong
+        left = large - self._unread(root, upload, entries, manifest)
+        return self._differing(root, upload, entries, {name: wanted[name] for name in wanted.keys() & left})
+
+    def _differing(
+        self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str]
+    ) -> frozenset[str]:
         wrong = set()
         for name, expected in wanted.items():
             entry = entries[name]

@@ -31,6 +31,7 @@ from spoold.agent.tally import Tally
 from spoold.agent.terms import compact_of, manifest_of, terms_of
 from spoold.agent.watcher import Watcher
 from spoold.storage.admission import Admission
+from spoold.storage.clock import catch_up
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.outbox import Outbox
@@ -133,6 +134,8 @@ class Supervisor:
             spent=self._tally.reported,
         )
         self._projector = Projector(reporter)
+        if back := await self._loop.run_in_executor(self._threads, catch_up, self._database, self._clock()):
+            log("clock.jumped", seconds=-round(back))
         tats = await self._loop.run_in_executor(self._threads, self._store.tats, self._clock())
         self._limiter = Limiter(self._configuration.limits, tats)
         self._dispatcher = Dispatcher(

@@ -10,10 +10,10 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from spoold.core.completeness import READY, REPORT, is_content, is_hidden, is_temporary
+from spoold.core.completeness import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.storage.files import Entry, Kind, Path
@@ -23,6 +23,10 @@ from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 _NAME_LIMIT = 240
 #: More files than this are synced with their whole file system.
 _MANY = 100
+#: A limit of a message's size that anybody sets is no lower than this, in bytes …
+_LARGE = 1_000_000
+#: … and no more than so many of an upload's sizes are thought to have been beyond one.
+_LIMITS = 8
 
 
 class ChangedError(Exception):
@@ -31,24 +35,30 @@ class ChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """An upload whose files were brought over, not yet durable. `hashes` are those of copies, `unread` is not read."""
+    """An upload whose files were brought over, not yet durable. `hashes` are those of copies.
+
+    `files` are those to be read, `sizes` all by name, those that are `unread` too.
+    """
 
     name: str
     files: tuple[Path, ...]
     hashes: Mapping[str, bytes]
-    unread: str | None = None
+    sizes: Mapping[str, int]
+    unread: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """An upload in the agent's hands. `hashes` are SHA-256 by file name, `digest` names the content as a whole.
 
-    Where a file is `unread` the digest is nobody's: such a job is rejected.
+    A file that is `unread` has no hash and counts by its size. `earlier` are the digests that the same content may have
+    got while `intake.max_message` was lower.
     """
 
     hashes: Mapping[str, bytes]
     digest: bytes
-    unread: str | None = None
+    unread: frozenset[str] = frozenset()
+    earlier: tuple[bytes, ...] = ()
 
 
 def claim(spool: Spool, name: str) -> str:
@@ -85,13 +95,13 @@ def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
                 files.sync(parent)
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: str | None = None) -> Taking:
+def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: frozenset[str] = frozenset()) -> Taking:
     """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
-    unfinished transfer left under a hidden temporary name stays behind. The file `unread` is neither hashed nor copied:
-    where the others are moved it is too, else it stays behind.
+    unfinished transfer left under a hidden temporary name stays behind. The files `unread` are neither hashed nor copied
+    nor synced: where the others are moved they are too, else they stay behind.
     """
     entries = _wanted(entries)
     files = spool.files
@@ -99,14 +109,13 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: 
     hashes: dict[str, bytes] = {}
     with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
-        kept = [entry for entry in wanted if move or entry.name != unread]
         for entry in wanted:
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             if move:
                 _move(spool, source, target, entry.path)
                 after = files.stat(target, entry.path)
-            elif entry.name == unread:
+            elif entry.name in unread:
                 after = files.stat(source, entry.path)
             else:
                 hashes[entry.name] = _copy(spool, source, target, entry.path)
@@ -114,7 +123,8 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: 
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-    return Taking(name, tuple(entry.path for entry in kept), hashes, unread)
+    read = tuple(entry.path for entry in wanted if entry.name not in unread)
+    return Taking(name, read, hashes, {entry.name: entry.size for entry in wanted}, unread)
 
 
 def secure(spool: Spool, takings: Sequence[Taking]) -> None:
@@ -139,9 +149,27 @@ def digest(spool: Spool, taking: Taking) -> Taken:
     with spool.job("active", TAKE + taking.name) as target:
         for path in taking.files:
             name = "/".join(path)
-            if name not in hashes and name != taking.unread:
+            if name not in hashes:
                 hashes[name] = _hash(spool, target, path)
-    return Taken(hashes, content_digest(hashes) if taking.unread is None else os.urandom(32), taking.unread)
+    whole = content_digest(hashes | _by_size(taking.sizes, taking.unread))
+    return Taken(hashes, whole, taking.unread, tuple(_earlier_digests(taking, hashes)))
+
+
+def _by_size(sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, bytes]:
+    """What stands for the hashes of files that are not read."""
+    return {name: hashlib.sha256(b"unread" + sizes[name].to_bytes(8)).digest() for name in names}
+
+
+def _earlier_digests(taking: Taking, hashes: Mapping[str, bytes]) -> Iterator[bytes]:
+    """With any of the largest files too large to be read; lists of recipients always are."""
+    large = {
+        name: size
+        for name, size in taking.sizes.items()
+        if size >= _LARGE and name in hashes and name != MANIFEST and not name.lower().endswith((".csv", ".txt"))
+    }
+    for least in sorted(set(large.values()), reverse=True)[:_LIMITS]:
+        names = taking.unread.union(name for name, size in large.items() if size >= least)
+        yield content_digest({**hashes, **_by_size(taking.sizes, names)})
 
 
 def _wanted(entries: Iterable[Entry]) -> list[Entry]:

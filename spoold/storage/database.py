@@ -42,6 +42,7 @@ _ADVICE = (
     "; to do: nothing was sent or changed since; keep a copy of the folder .spoold, check the disk, then"
     " restore a back-up, or save what can be read with `sqlite3 spool.db .recover`"
 )
+_NO_PLACE = "; expected a folder in which files can be made: the rights to it, free space, free inodes (`df -i`)"
 
 
 class DatabaseError(UserError):
@@ -265,12 +266,17 @@ class Database:
 
 
 def _told(path: Path, error: Exception) -> DatabaseError:
-    return DatabaseError(f"{path}: {error}{_ADVICE if _is_damage(error) else ''}")
+    advice = _ADVICE if _is_damage(error) else _NO_PLACE if _code(error) == sqlite3.SQLITE_CANTOPEN else ""
+    return DatabaseError(f"{path}: {error}{advice}")
+
+
+def _code(error: Exception) -> int:
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _is_damage(error: Exception) -> bool:
     """Whether the file's content is wrong, as opposed to a disk that is full or does not answer."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _DAMAGE
+    return _code(error) in _DAMAGE
 
 
 def _resolve_in_loop(results: list[tuple["asyncio.Future[Any]", Any, Exception | None]]) -> None:

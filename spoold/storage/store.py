@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import orjson
 
 from spoold.core.state import JobState, RecipientState, Standing
-from spoold.storage import outbox
+from spoold.storage import clock, outbox
 from spoold.storage.database import Database, silent
 from spoold.storage.journal import Journal, Tallies
 from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
@@ -138,7 +138,7 @@ class Store:
             lambda connection: silent(connection.execute("DELETE FROM limiter WHERE tat <= ?", (now,)))
         )
         with self._database.reading() as reader:
-            return dict(reader.execute("SELECT name, tat FROM limiter").fetchall())
+            return dict(reader.execute("SELECT name, tat FROM limiter WHERE name <> ?", (clock.MARK,)).fetchall())
 
     def first_due(self, job_ids: Sequence[int]) -> dict[int, float | None]:
         """The first moment at which a recipient of each job is due; None where none is to be tried by itself."""
@@ -271,6 +271,10 @@ class Store:
                 ).rowcount
             )
         )
+
+    def remember_clock(self, until: float) -> "asyncio.Future[None]":
+        """The clock was set back under the running agent, at this moment of the old one: the next start need not find out."""
+        return self._database.write_soon(lambda connection: clock.remember(connection, until))
 
     def mark_attempts(self, job_id: int, size: int, last_id: int) -> None:
         """How far attempts.jsonl reaches: bytes written, and the last attempt in them. For threads."""

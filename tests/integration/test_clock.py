@@ -4,6 +4,9 @@ libfaketime (Debian: faketime) stands before the real process's clock; the offse
 """
 
 import os
+import signal
+import time
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,10 +42,9 @@ def moments(relay: Relay, address: str) -> list[float]:
     return [line.at for line in tuple(relay.commands) if line.text.upper().startswith(f"RCPT TO:<{address}>".upper())]
 
 
-def test_a_year_forward_and_a_day_back_make_neither_storm_nor_standstill(tmp_path: Path, relay: Relay) -> None:
-    clock = tmp_path / "clock"
-    set_clock(clock, 0)
-    environ = {
+def faked(clock: Path) -> dict[str, str]:
+    """The environment of a process whose clock is set by that file."""
+    return {
         "LD_PRELOAD": str(library()),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
@@ -50,11 +52,16 @@ def test_a_year_forward_and_a_day_back_make_neither_storm_nor_standstill(tmp_pat
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def test_a_year_forward_and_a_day_back_make_neither_storm_nor_standstill(tmp_path: Path, relay: Relay) -> None:
+    clock = tmp_path / "clock"
+    set_clock(clock, 0)
     busy = Rule("RCPT", Reply("451 4.2.1 busy, later"), match="busy")
     relay.rules.append(busy)
     given = {"connections": 4, "recipients_per_message": 1}
     manifest = {"retry": {"after": ["2s"], "for": "800d"}, "expires": "800d"}
-    with Agent(tmp_path, relay.port, relay=given, environ=environ) as agent:
+    with Agent(tmp_path, relay.port, relay=given, environ=faked(clock)) as agent:
         agent.start()
         agent.drop("retried", ["ada@busy.example"], manifest=manifest)
         agent.drop("slow", [f"r{number}@slow.example" for number in range(30)], manifest={**manifest, "rate": "2/s"})
@@ -88,4 +95,54 @@ def test_a_year_forward_and_a_day_back_make_neither_storm_nor_standstill(tmp_pat
     assert sorted(relay.recipients) == sorted(
         ["ada@busy.example", *(f"r{number}@slow.example" for number in range(30))]
     )
+    assert relay.violations == []
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_day_back_while_no_agent_runs_makes_nobody_wait_a_day_longer(end: str, tmp_path: Path, relay: Relay) -> None:
+    """Who waits for a retry, who was never tried, and whom a rate by the day holds up."""
+    clock = tmp_path / "clock"
+    set_clock(clock, 0)
+    busy = Rule("RCPT", Reply("451 4.2.1 busy, later"), match="busy")
+    relay.rules.append(busy)
+    retry = {"every": "8s", "for": "5d"}
+    with Agent(tmp_path, relay.port, relay={"connections": 4}, environ=faked(clock)) as agent:
+        agent.start()
+        agent.drop("retried", ["ada@busy.example"], manifest={"retry": retry})
+        agent.drop("hourly", ["bob@busy.example"], manifest={"retry": {"every": "1h", "for": "5d"}})
+        agent.drop("queued", ["cid@queued.example"], files={"HOLD": b""})
+        daily = [f"d{number}@daily.example" for number in range(4)]
+        agent.drop("daily", daily, manifest={"rate": "21600/d"})
+        for name in ("retried", "hourly"):
+            agent.wait_state(name, "waiting")
+        agent.wait_state("queued", "held")
+        wait_for(lambda: (agent.status("daily") or {"counts": {"sent": 0}})["counts"]["sent"])
+        assert agent.stop(signal.SIGTERM if end == "stopped" else signal.SIGKILL) in (0, -signal.SIGKILL)
+
+        set_clock(clock, -DAY)
+        relay.rules.remove(busy)
+        before = len(moments(relay, "ada@busy.example"))
+        begun = time.monotonic()
+        agent.start()
+        [jumped] = agent.events("clock.jumped")
+        assert abs(jumped["seconds"] + DAY) < 120
+        (agent.spool / "deferred/queued/HOLD").unlink()
+        assert agent.wait_state("queued", "finished", 60)["counts"]["sent"] == 1
+        assert agent.wait_state("retried", "finished", 60)["counts"]["sent"] == 1
+        assert agent.wait_state("daily", "finished", 60)["counts"]["sent"] == 4
+        assert time.monotonic() - begun < 120
+        assert len(moments(relay, "ada@busy.example")) == before + 1
+        # Whose retry was not due waits for it, as long as it would have; another start makes it no shorter.
+        for again in (False, True):
+            if again:
+                assert agent.stop() == 0
+                agent.start()
+                assert agent.events("clock.jumped") == []
+            status = agent.wait_state("hourly", "waiting")
+            left = datetime.fromisoformat(status["next_at"]).timestamp() - (time.time() - DAY)
+            assert 3400 < left <= 3610
+        assert len(moments(relay, "bob@busy.example")) == 1
+        assert agent.events("agent.task_failed") == []
+        assert agent.stop() == 0
+    assert sorted(relay.recipients) == sorted(["ada@busy.example", "cid@queued.example", *daily])
     assert relay.violations == []

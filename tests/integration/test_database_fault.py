@@ -3,19 +3,17 @@
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from spoold.storage.database import DatabaseError
 from spoold.storage.files import Files
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import Agent
 from tests.servers.audit import audit, no_leftovers, wait_at_rest
 from tests.servers.inprocess import capture, live
-from tests.servers.process import find_program, unavailable
 from tests.servers.relay import Command, Hang, Relay, Rule
+from tests.servers.tracer import failing
 
 ADDRESSES = [f"to{n}@one.example" for n in range(300)]
 PAGE = 4096
@@ -109,24 +107,6 @@ def test_half_written_end_of_the_log_is_no_damage(agent: Agent, relay: Relay) ->
 # --- a disk that fails ------------------------------------------------------------------------------------------------
 
 
-def inject(agent: Agent, path: Path, calls: str, error: str) -> subprocess.Popen[bytes]:
-    """Let these system calls on this file fail in the running agent from now on, as a broken disk does."""
-    tracer = subprocess.Popen(
-        [find_program("strace"), "-f", "-qq", "-o", os.devnull, "-P", str(path), "-e", f"trace={calls}",
-         "-e", f"inject={calls}:error={error}", "-p", str(agent.pid)],
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-    def attached() -> bool:
-        if tracer.poll() is not None:
-            unavailable(f"cannot trace a process: {tracer.stderr.read().decode().strip()}")  # type: ignore[union-attr]
-        tasks = Path(f"/proc/{agent.pid}/task").iterdir()
-        return all(f"TracerPid:\t{tracer.pid}" in (task / "status").read_text() for task in tasks)
-
-    wait_for(attached, what="the tracer")
-    return tracer
-
-
 @pytest.mark.parametrize(
     ("file", "calls", "error"),
     [
@@ -143,15 +123,10 @@ def test_disk_that_fails_under_the_database_ends_the_agent_and_leaves_in_doubt_o
     agent.start()
     agent.drop("job", ADDRESSES[:60], manifest={"on_uncertain": "hold"}, files={"READY": b""})
     relay.wait_for(lambda relay: len(relay.accepted) == 2 and sum(line.text == "DATA" for line in relay.commands) >= 3)
-    tracer = inject(agent, agent.spool / ".spoold" / file, calls, error)
-    try:
+    with failing(agent, agent.spool / ".spoold" / file, calls, error):
         relay.rules.clear()
         relay.release()
         assert agent.died() == 1
-    finally:
-        if tracer.poll() is None:
-            tracer.terminate()
-        tracer.communicate()
     [failed] = agent.events("agent.failed")
     assert str(agent.spool / ".spoold/spool.db") in failed["error"]
     assert "Traceback" not in agent.log_file.read_text()

@@ -1,31 +1,36 @@
 """Drops made to do harm, some of them by a second user: told in a line, bounded, and nobody else waits for them."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from spoold.storage.files import Files, Kind, NotRegularError
 from tests.servers.agent import MESSAGE, Agent, wait_for
+from tests.servers.inprocess import capture, live
 from tests.servers.relay import Relay
 from tests.servers.upload import content, waits, write
 
 OTHER = 12345
 CANARY = "canary-7f3a91"
-#: Swaps the folders and files of an upload for links that lead outside, and back, as fast as it can.
+#: Swaps the folders and files of an upload for links that lead outside, and back, as fast as it can; counts how often.
 RACER = """
-import os, sys
-job, outside = sys.argv[2:]
+import mmap, os, sys
+job, outside, counter = sys.argv[2:]
+count = mmap.mmap(os.open(counter, os.O_RDWR), 8)
 os.chdir(job)
 os.setuid(int(sys.argv[1]))
 print("racing", flush=True)
-tries = 0
-while tries < 200_000:
-    tries += 1
+swaps = 0
+while True:
     try:
         for name in ("messages", "message.eml", "recipients.csv"):
             os.symlink(os.path.join(outside, name), ".swap")
@@ -34,6 +39,8 @@ while tries < 200_000:
             os.rename(name, ".swap")
             os.rename(".real", name)
             os.unlink(".swap")
+            swaps += 1
+            count[:] = swaps.to_bytes(8, "little")
     except OSError:
         for name in (".swap", ".real"):
             try:
@@ -46,38 +53,81 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as a
 
 
 @contextmanager
-def racing(job: Path, outside: Path) -> Iterator["subprocess.Popen[str]"]:
-    racer = subprocess.Popen(
-        [sys.executable, "-c", RACER, str(OTHER), str(job), str(outside)], stdout=subprocess.PIPE, text=True
-    )
+def racing(job: Path, outside: Path) -> Iterator[Callable[[], int]]:
+    """Give the job to another user whose process swaps its parts for links; yields how often it has done so."""
+    for path in (job, *job.rglob("*")):
+        os.chown(path, OTHER, OTHER)
+    counter = outside / f"swaps-{job.name}"
+    counter.write_bytes(bytes(8))
+    command = [sys.executable, "-c", RACER, str(OTHER), str(job), str(outside), str(counter)]
+    racer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert racer.stdout is not None
-    assert racer.stdout.readline() == "racing\n"
     try:
-        yield racer
+        assert racer.stdout.readline() == "racing\n"
+        yield lambda: int.from_bytes(counter.read_bytes(), "little")
     finally:
         racer.kill()
         racer.communicate()
 
 
-@root_only
-def test_folders_swapped_for_links_while_they_are_read_lead_nowhere(agent: Agent, relay: Relay, tmp_path: Path) -> None:
+def write_outside(tmp_path: Path) -> Path:
+    """What the links lead to."""
     outside = tmp_path / "outside"
     write(outside, {
         "message.eml": MESSAGE + CANARY.encode(),
         "recipients.csv": f"address\n{CANARY}@outside.example\n".encode(),
         "messages/1.eml": MESSAGE + CANARY.encode(),
     })  # fmt: skip
+    return outside
+
+
+@root_only
+def test_files_read_thousands_of_times_while_links_take_their_places_are_never_those_outside(tmp_path: Path) -> None:
+    """Intake's own way of reading, without a pause: each try meets the file, the link, or nothing."""
+    outside = write_outside(tmp_path)
+    job = tmp_path / "job"
+    own = b"address\nada@one.example\n"
+    write(job, {"message.eml": MESSAGE, "recipients.csv": own, "messages/1.eml": MESSAGE})
+    files, met = Files(), Counter[str]()
+
+    def links() -> int:
+        return met["link"] + met["ELOOP"] + met["ENOTDIR"]
+
+    with racing(job, outside) as swaps, files.closing(os.open(job, os.O_RDONLY | os.O_DIRECTORY)) as root:
+        deadline = time.monotonic() + 45
+        while (swaps() < 20_000 or links() < 500) and time.monotonic() < deadline:
+            for path in (("message.eml",), ("recipients.csv",), ("messages", "1.eml")):
+                try:
+                    data = b"".join(files.chunks(root, path))
+                    met["file"] += 1
+                    assert data in (MESSAGE, own)
+                except NotRegularError:
+                    met["link"] += 1
+                except OSError as error:
+                    met[errno.errorcode[error.errno or 0]] += 1
+            for entry in files.walk(root, max_entries=100, max_depth=20):
+                assert entry.path[0] not in ("message.eml", "messages") or entry.size != len(MESSAGE) + len(CANARY)
+        assert swaps() >= 5_000
+    # How often the two processes meet is the machine's affair.
+    assert min(met["file"], links()) >= 100, met
+    assert met.keys() <= {"file", "link", "ELOOP", "ENOTDIR", "ENOENT"}, met
+
+
+@root_only
+def test_folders_swapped_for_links_while_they_are_read_lead_nowhere(agent: Agent, relay: Relay, tmp_path: Path) -> None:
+    outside, swapped = write_outside(tmp_path), 0
     agent.start()
     for number in range(6):
         name = f"race-{number}"
         folder = agent.spool / "new" / name
         own = f"address,message\nada@{name}.example,messages/1.eml\nbob@{name}.example,\n"
         agent.write_job(folder, own, files={"messages/1.eml": MESSAGE})
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, OTHER, OTHER)
-        with racing(folder, outside):
+        with racing(folder, outside) as swaps:
             # Taken, by luck, or told to have changed: it is looked at all the while.
             wait_for(lambda name=name: name in waits(agent) or not (agent.spool / "new" / name).exists())  # type: ignore[misc]
+            wait_for(lambda swaps=swaps: swaps() >= 1_000)  # type: ignore[misc]
+            swapped += swaps()
+    assert swapped >= 6_000
     agent.drop("beside", ["ada@beside.example"])
     agent.wait_state("beside", "finished")
     assert agent.stop() == 0
@@ -89,6 +139,30 @@ def test_folders_swapped_for_links_while_they_are_read_lead_nowhere(agent: Agent
                 assert CANARY.encode() not in path.read_bytes(), path
     assert CANARY not in agent.log_file.read_text()
     assert agent.events("agent.task_failed") == []
+
+
+class Swapping(Files):
+    """Real files; where the message should be, a link stands at the first `times` looks."""
+
+    times = 1
+
+    def open_file(self, root: int, path: tuple[str, ...]) -> int:
+        if path == ("message.eml",) and self.times:
+            self.times -= 1
+            raise NotRegularError(Kind.SYMLINK)
+        return super().open_file(root, path)
+
+
+async def test_link_found_where_a_file_was_a_moment_ago_is_the_uploads_problem_and_no_bug(
+    agent: Agent, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = capture(monkeypatch)
+    agent.drop("job", ["ada@one.example"], files={"READY": b""})
+    assert await live(agent, Swapping(), lambda: (agent.spool / "done/job").exists()) is None
+    assert relay.recipients == ["ada@one.example"]
+    told = "it changed while it was looked at: where a file was is a symbolic link; a job has plain files only"
+    assert log.of("upload.problem") == [{"upload": "job", "problem": told}]
+    assert log.of("agent.task_failed") == []
 
 
 NAMES = {
