@@ -12,7 +12,7 @@ import orjson
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
 from spoold.storage.record import id_range
-from spoold.storage.slab import fetch
+from spoold.storage.slab import at_once, fetch
 
 _CHUNK = 2000
 _TALLIED = 20_000
@@ -66,17 +66,17 @@ class ReplyTally:
     count: int
 
 
-_RECIPIENT = (
+_RECIPIENTS = at_once(
     "r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END AS state, r.attempts, r.code, r.status,"
-    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path"
+    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path",
+    "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
+    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
 )
-_RECIPIENTS = """FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id
-    WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?"""
-_ATTEMPT = (
-    "a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay, a.remote_mta, m.path"
+_ATTEMPTS = at_once(
+    "a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay, a.remote_mta, m.path",
+    "FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id"
+    " WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?",
 )
-_ATTEMPTS = """FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id
-    WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?"""
 
 
 class Ledger:
@@ -178,7 +178,7 @@ class Ledger:
         among = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
             while True:
-                rows = fetch(reader, _RECIPIENT, _RECIPIENTS, (low, high, among, _CHUNK))
+                rows, _ = fetch(reader, _RECIPIENTS, (low, high, among, _CHUNK))
                 for _, line, address, state, *rest in rows:
                     yield RecipientRow(line, address, _STATES[state], *rest)
                 if len(rows) < _CHUNK:
@@ -189,7 +189,7 @@ class Ledger:
         """The attempts with an id above `after`, in their order."""
         with self._database.reading() as reader:
             while True:
-                rows = fetch(reader, _ATTEMPT, _ATTEMPTS, (job_id, after, _CHUNK))
+                rows, _ = fetch(reader, _ATTEMPTS, (job_id, after, _CHUNK))
                 yield from map(AttemptRow._make, rows)
                 if len(rows) < _CHUNK:
                     return

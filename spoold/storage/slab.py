@@ -42,16 +42,21 @@ class Slab:
         return changed
 
 
-def fetch(connection: sqlite3.Connection, columns: str, select: str, values: Sequence[Any]) -> list[list[Any]]:
-    """The rows of `SELECT columns select`, in its order; it wants an ORDER BY and a LIMIT, and columns with names.
+def at_once(columns: str, select: str, also: str = "NULL") -> str:
+    """A query for the rows of `SELECT columns select` as one JSON text, in their order, and for `also`, an aggregate of them.
 
-    Numbers with a fraction have 15 digits, which for a moment means microseconds ten apart; there must be no BLOB.
+    `select` wants an ORDER BY and a LIMIT, and no column may be a BLOB. Numbers with a fraction come with 15 digits, which
+    for a moment means to ten microseconds.
     """
     # SQLite runs a query within a query that has both as it stands, and sums up its rows as they come.
     names = ", ".join(column.rpartition(" ")[2].rpartition(".")[2] for column in columns.split(", "))
-    query = f"SELECT json_group_array(json_array({names})) FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
-    rows: list[list[Any]] = orjson.loads(connection.execute(query, values).fetchone()[0])
-    return rows
+    return f"SELECT json_group_array(json_array({names})), {also} FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
+
+
+def fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> tuple[list[list[Any]], Any]:
+    """The rows that a query of `at_once` gives, and its `also`."""
+    text, also = connection.execute(query, values).fetchone()
+    return orjson.loads(text), also
 
 
 def insert(into: str, width: int, also: str = "") -> Slab:

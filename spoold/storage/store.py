@@ -15,17 +15,23 @@ from spoold.storage import clock, outbox
 from spoold.storage.database import Database, silent
 from spoold.storage.journal import Journal, Tallies
 from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
-from spoold.storage.slab import fetch
+from spoold.storage.slab import at_once, fetch
 
 _JOB_COLUMNS = (
     "id, name, state, reason, next_at, since, job.manifest, timing, key, compact.manifest, accepted_at, total, held,"
     " cancelled, expired, warnings, errors, attempts_bytes, attempts_id"
 )
-_DUE_COLUMNS = "id, address, domain, smtputf8, message_id, state, attempts, first_attempt_at, due_at"
-_DUE = """FROM recipient WHERE job_id = ? AND due_at IS NOT NULL AND due_at <= ? AND (due_at, id) > (?, ?) {also}
-    ORDER BY due_at, id LIMIT ?"""
-_MESSAGE_COLUMNS = "id, path, hex(sha256) AS sha256, size, eight_bit, eight_bit_header, hex(added) AS added"
-_MESSAGES = "FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT -1"
+# The last row's due_at is where the next read begins, and must be exact.
+_DUE = at_once(
+    "id, address, domain, smtputf8, message_id, state, attempts, first_attempt_at, due_at",
+    "FROM recipient WHERE job_id = ? AND due_at IS NOT NULL AND due_at <= ? AND (due_at, id) > (?, ?) {also}"
+    " ORDER BY due_at, id LIMIT ?",
+    "max(due_at)",
+)
+_MESSAGES = at_once(
+    "id, path, hex(sha256) AS sha256, size, eight_bit, eight_bit_header, hex(added) AS added",
+    "FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT -1",
+)
 _UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
     code = ?, status = ?, diagnostic = ?, remote_mta = ?, category = ? WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)
@@ -115,14 +121,11 @@ class Store:
 
     def _due(self, query: str, values: tuple[object, ...]) -> list[DueRecipient]:
         with self._database.reading() as reader:
-            rows = fetch(reader, _DUE_COLUMNS, query, values)
-            if not rows:
-                return []
-            # Where the next read begins must be exact.
-            query = "SELECT due_at FROM recipient WHERE id = ?"
-            rows[-1][-1] = reader.execute(query, (rows[-1][0],)).fetchone()[0]
+            rows, last = fetch(reader, query, values)
             wanted = orjson.dumps(list({row[4] for row in rows})).decode()
-            found = fetch(reader, _MESSAGE_COLUMNS, _MESSAGES, (wanted,))
+            found, _ = fetch(reader, _MESSAGES, (wanted,))
+        if rows:
+            rows[-1][-1] = last
         messages = {
             id_: Message(id_, path, bytes.fromhex(sha256), size, eight_bit, eight_bit_header, bytes.fromhex(added))
             for id_, path, sha256, size, eight_bit, eight_bit_header, added in found
@@ -130,6 +133,7 @@ class Store:
         return [
             DueRecipient(id_, address, domain, smtputf8, messages[message], _STATES[state], attempts, first, due_at)
             for id_, address, domain, smtputf8, message, state, attempts, first, due_at in rows
+            if message in messages  # a job may be forgotten between the two looks
         ]
 
     def tats(self, now: float) -> dict[str, float]:

@@ -181,7 +181,7 @@ PLACES = {
     "before-accept": 2,
     "after-accept": 2,
     "before-intent": 2,
-    "report-written": 3,
+    "report-written": 2,
 }
 
 

