@@ -45,6 +45,7 @@ RESERVE = 32 * 1024 * 1024
 _CONTROL_EVERY = 0.4
 _SCAN_EVERY = 1.0
 _SCAN_SHARE = 5.0
+_SCAN_LATEST = 5.0
 _STATUS_EVERY = 2.0
 #: With many jobs it is written less often: this many times what the last writing took, but at least every five seconds.
 _STATUS_SHARE = 200.0
@@ -318,9 +319,12 @@ class Supervisor:
             wait = None
             with self._tolerant("new"):
                 wait = await self._loop.run_in_executor(self._scan_threads, self._intake.scan)
+            rest = _SCAN_SHARE * (self._monotonic() - begun)
             # While thousands of uploads come in, each look at all of them must find more than one.
-            await asyncio.sleep(min(_SCAN_SHARE * (self._monotonic() - begun), _SCAN_EVERY / 2))
-            pause = _SCAN_EVERY if wait is None else min(max(wait, 0.02), _SCAN_EVERY)
+            await asyncio.sleep(min(rest, _SCAN_EVERY / 2))
+            # While thousands stand there and nothing stirs, looking at them must not keep a core busy.
+            every = min(max(_SCAN_EVERY, rest), _SCAN_LATEST)
+            pause = every if wait is None else min(max(wait, 0.02), every)
             await _until(self._scan_now, pause)
 
     async def _look_at_controls(self) -> None:
