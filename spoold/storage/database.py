@@ -8,6 +8,7 @@ tried again until there is room.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,9 @@ T = TypeVar("T")
 Write = Callable[[sqlite3.Connection], T]
 
 _BATCH = 2000
+#: How often the end tells a thread that reads to stop, and how long it then waits for it each time, in seconds.
+_LAST_LOOKS = 50
+_LAST_LOOK = 0.1
 #: Page caches in KiB: of the one writer, and of each reading thread.
 _WRITER_CACHE = 16_000
 _READER_CACHE = 2_000
@@ -60,6 +65,24 @@ class _Stop:
 _Job = tuple[Write[Any], "Future[Any] | asyncio.Future[Any]"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One thread's connection for reading; the lock is held while it does."""
+
+    connection: sqlite3.Connection
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def close(self) -> None:
+        """After a failure a thread may still be reading: a connection that is closed under a statement takes the process with
+        it. It is told to stop; if it does not, its connection stays until the process ends.
+        """
+        for _ in range(_LAST_LOOKS):
+            self.connection.interrupt()  # between two statements it is not heard
+            if self.lock.acquire(timeout=_LAST_LOOK):
+                self.connection.close()
+                return
+
+
 class Database:
     """See the module. `retry_after` is the pause in seconds before a batch that met a full disk is tried again; `on_commit`
     is told the seconds that a commit took."""
@@ -83,7 +106,7 @@ class Database:
         self._failing = threading.Lock()
         self._stopping = threading.Event()
         self._readers = threading.local()
-        self._all_readers: list[sqlite3.Connection] = []
+        self._all_readers: list[_Reader] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self.commits = 0
         try:
@@ -129,6 +152,10 @@ class Database:
         if self._thread.is_alive():
             self._queue.put(_Stop())
             self._thread.join()
+        self._failure = self._failure or self._closing()
+        with contextlib.suppress(queue.Empty):  # who came too late must not wait for ever
+            while not isinstance(job := self._queue.get_nowait(), _Stop):
+                self._resolve([(job[1], None, self._failure)])
         for reader in self._all_readers:
             reader.close()
         self._connection.close()
@@ -158,19 +185,27 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """This thread's connection for reading: each SELECT sees the last commit before it."""
-        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
-        if connection is None:
-            connection = self._connect(_READER_CACHE)
-            connection.execute("PRAGMA query_only=ON")
-            self._readers.connection = connection
-            self._all_readers.append(connection)
-        try:
-            yield connection
-        except sqlite3.Error as error:
-            if not _is_damage(error):
-                raise
-            self._fail(error)
-            raise DatabaseError(str(self._failure)) from None
+        reader: _Reader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            if self._stopping.is_set():
+                raise self._closing()
+            reader = _Reader(self._connect(_READER_CACHE))
+            reader.connection.execute("PRAGMA query_only=ON")
+            self._readers.reader = reader
+            self._all_readers.append(reader)
+        with reader.lock:
+            try:
+                yield reader.connection
+            except sqlite3.Error as error:
+                if self._stopping.is_set():
+                    raise self._closing() from None
+                if not _is_damage(error):
+                    raise
+                self._fail(error)
+                raise DatabaseError(str(self._failure)) from None
+
+    def _closing(self) -> DatabaseError:
+        return DatabaseError(f"{self._path}: is closed")
 
     def _fail(self, error: Exception) -> None:
         """Final, and told once."""

@@ -206,3 +206,26 @@ def test_file_that_is_no_database_is_named_and_left_alone(path: Path, content: b
     with pytest.raises(DatabaseError, match=f"{path}: "):
         Database(path).start(SCHEMA)
     assert path.read_bytes() == content
+
+
+def test_close_stops_a_thread_that_reads_and_answers_one_that_comes_too_late(path: Path) -> None:
+    database = Database(path)
+    database.start(SCHEMA)
+    begun = threading.Event()
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+    def read() -> None:
+        with database.reading() as reader:
+            begun.set()
+            reader.execute(endless).fetchone()
+
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read)
+        assert begun.wait(10)
+        database.close()
+        with pytest.raises(DatabaseError, match="is closed"):
+            reading.result(10)
+        with pytest.raises(DatabaseError, match="is closed"):
+            database.write(add(1))
+        with pytest.raises(DatabaseError, match="is closed"), database.reading() as reader:
+            reader.execute("SELECT 1")
