@@ -122,9 +122,10 @@ def check_report(agent: Agent, database: sqlite3.Connection, name: str) -> dict[
     folder = FOLDER_OF.get(state, "done")
     assert [place for place in FOLDERS if (agent.spool / place / name).exists()] == [folder]
     report = agent.spool / folder / name / "report"
-    assert sorted(path.name for path in report.iterdir()) == [
+    files = sorted(path.name for path in report.iterdir())
+    assert files == [
         "attempts.jsonl", "index.html", "recipients.csv", "statistics.json", "status.json", "status.txt",
-    ]  # fmt: skip
+    ], files  # fmt: skip
     status = json.loads((report / "status.json").read_bytes())
     assert (status["job"], status["state"], status["total"]) == (name, state, total)
     assert (report / "status.txt").read_text().startswith(f"{name}: {state}")
