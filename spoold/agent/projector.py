@@ -106,8 +106,10 @@ class Projector:
         while self._tasks:
             await asyncio.wait(self._tasks)
         loop = asyncio.get_running_loop()
-        stale = [self._papers.get(job_id) or Paper(job_id) for job_id, whole in self._stale if whole]
-        for paper in {paper.job_id: paper for paper in (*self._papers.values(), *stale)}.values():
+        for job_id, whole in self._stale:
+            if whole:  # perhaps its status alone was brought up to date
+                self._papers.setdefault(job_id, Paper(job_id)).dirty = True
+        for paper in self._papers.values():
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._reporter.write, [paper], True)
