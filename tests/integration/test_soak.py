@@ -21,7 +21,7 @@ def test_same_seed_gives_the_same_steps_and_another_gives_others() -> None:
 @pytest.mark.timeout(300)
 def test_soak_loses_nothing_and_its_audit_would_see_if_it_did(tmp_path: Path) -> None:
     with Soak(tmp_path) as soak:
-        soak.run(plan(SEED, SECONDS), patience=120)
+        soak.run(plan(SEED, SECONDS), seconds=SECONDS, patience=120)
         accepted = soak.accepted()
         verdict = judge(soak.agent, accepted, soak.facts)
         assert verdict.wrong == []

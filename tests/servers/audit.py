@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spoold.storage.record import id_range
 from tests.servers.agent import Agent, wait_for
 from tests.servers.ledger import Accepted
 
@@ -133,7 +134,8 @@ def check_report(agent: Agent, database: sqlite3.Connection, name: str) -> dict[
     assert [(int(row["line"]), row["address"], row["state"], int(row["attempts"])) for row in rows] == [
         (line, address, STATES[number], attempts)
         for line, address, number, attempts in database.execute(
-            "SELECT line, address, state, attempts FROM recipient WHERE job_id = ? ORDER BY id", (job_id,)
+            "SELECT line, address, state, attempts FROM recipient WHERE id BETWEEN ? AND ? ORDER BY id",
+            id_range(job_id),
         )
     ]
     states = {row["address"]: row["state"] for row in rows}

@@ -35,7 +35,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="spoold-soak-"))
     print(f"in {root}", flush=True)
     with Soak(root) as soak:
-        soak.run(steps, patience=120)
+        soak.run(steps, seconds=options.seconds, patience=120)
         verdict = judge(soak.agent, soak.accepted(), soak.facts)
         print(table(verdict, soak.facts))
     for line in verdict.wrong[:100]:

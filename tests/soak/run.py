@@ -98,14 +98,19 @@ class Soak:
         for relay in self.relays.values():
             relay.close()
 
-    def run(self, steps: list[tuple[float, Step]], *, patience: float) -> None:
-        """Do all steps, then let everything come to rest within `patience` seconds, and end the agent."""
+    def run(self, steps: list[tuple[float, Step]], *, seconds: float, patience: float) -> None:
+        """Do the steps, as far as the machine gets in so many seconds, then let everything come to rest within `patience`
+        seconds, and end the agent.
+        """
         for relay in self.relays.values():
             relay.start()
         self._start()
         wait_for(lambda: self.agent.events("agent.started"), SLOW, "the agent's start")
         begun = time.monotonic()
-        for at, step in steps:
+        for number, (at, step) in enumerate(steps):
+            if time.monotonic() > begun + seconds:
+                print(f"{len(steps) - number} steps were left out: the time is over", flush=True)
+                break
             if (pause := begun + at - time.monotonic()) > 0:
                 self._stopped.wait(pause)
             self._do(step)
