@@ -49,7 +49,7 @@ async def _fill(spool: Path, jobs: int) -> None:
     """Jobs that were tried once: every second one's recipients are due again, the others' in an hour."""
     database = Database(spool / ".spoold" / "spool.db")
     database.start(SCHEMA)
-    admission, store = Admission(database), Store(database)
+    admission, store = Admission(database, lambda name: True), Store(database)
     now = time.time()
     writes: list[asyncio.Future[None]] = []
     for number in range(jobs):

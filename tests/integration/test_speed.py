@@ -40,7 +40,8 @@ def test_rate_is_kept_evenly_whoever_sets_it(agent: Agent, relay: Relay, place: 
     agent.wait_state("paced", "finished")
     times = arrivals(relay)
     assert len(times) == 61
-    assert times[-1] - times[0] == pytest.approx(3.0, rel=0.05)
+    # Never faster, on average or for a second; slower by what a busy machine loses.
+    assert 3.0 * 0.95 <= times[-1] - times[0] < 3.0 * 2
     assert most_in(times, 1.0) <= 21 + 3  # some more for what the relay's clock sees late
 
 
