@@ -9,13 +9,17 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+from spoold.agent.terms import compact_of
+from spoold.cli import config
+from spoold.core.manifest import parse_manifest
 from spoold.core.message import scan
 from spoold.core.outcome import Outcome, Result
 from spoold.core.state import JobState, RecipientState, Standing, Transition
-from spoold.storage.admission import Admission
+from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
-from spoold.storage.record import Admitted, DueRecipient, Message, NewRecipient, Record, id_in_job
+from spoold.storage.record import Admitted, DueRecipient, Message, NewMessage, NewRecipient, Record, id_in_job
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
 from tests.bench import job
@@ -39,13 +43,13 @@ def deferred(scale: Scale) -> Iterator[Finding]:
 def _first(jobs: int) -> float:
     progress(f"start with {jobs * EACH} recipients in {jobs} jobs")
     with Sink() as sink, job.spool(sink) as agent:
-        asyncio.run(_fill(agent.spool, jobs))
+        asyncio.run(_fill(agent.spool, jobs, config.read(agent.config).agent.defaults.zone))
         begun = time.monotonic()
         agent.start(wait=False)
         return sink.wait(1, 120) - begun
 
 
-async def _fill(spool: Path, jobs: int) -> None:
+async def _fill(spool: Path, jobs: int, zone: ZoneInfo) -> None:
     """Jobs that were tried once: every second one's recipients are due again, the others' in an hour."""
     database = Database(spool / ".spoold" / "spool.db")
     database.start(SCHEMA)
@@ -56,13 +60,13 @@ async def _fill(spool: Path, jobs: int) -> None:
         folder = spool / "deferred" / f"job{number}"
         due_at = now - 60 if number % 2 == 0 else now + 3600
         written = _write(folder, number)
-        job_id, message = await asyncio.to_thread(_admit, admission, folder, written, due_at, now)
-        writes.append(store.record([_tried(job_id, message, n, due_at, now) for n in range(EACH)]))
+        job_id, message = await asyncio.to_thread(_admit, admission, folder, written, due_at, now, zone)
+        writes.append(store.journal.record([_tried(job_id, message, n, due_at, now) for n in range(EACH)]))
         if len(writes) == 20:
             await asyncio.gather(*writes)
             writes.clear()
     await asyncio.gather(*writes)
-    database.close()
+    await asyncio.to_thread(database.close)
 
 
 def _address(number: int) -> tuple[str, str]:
@@ -79,19 +83,22 @@ def _write(folder: Path, number: int) -> bytes:
     return data
 
 
-def _admit(admission: Admission, folder: Path, data: bytes, due_at: float, now: float) -> tuple[int, Message]:
+def _admit(
+    admission: Admission, folder: Path, data: bytes, due_at: float, now: float, zone: ZoneInfo
+) -> tuple[int, Message]:
     manifest = (folder / "job.yaml").read_bytes()
-    job_id = admission.begin(folder.name, manifest, now - 3600)
+    job_id = admission.begin(folder.name, now - 3600)
     facts = scan([data], name="message.eml", date="", message_id="")
     digest = hashlib.sha256(data).digest()
-    message_id = id_in_job(job_id, 1)
-    recipients = [NewRecipient(n + 2, *_address(n), False, message_id, None) for n in range(EACH)]
-    admission.add(job_id, [(message_id, "message.eml", digest, facts)], 1, recipients, due_at)
+    rows = rows_of([NewRecipient(n + 2, *_address(n), False, 1, None) for n in range(EACH)])
+    admission.add(job_id, [NewMessage(1, "message.eml", digest, facts)], 1, rows, due_at)
     standing = Standing(JobState.WAITING, "retry", due_at)
-    admission.accept(job_id, Admitted(folder.name, manifest, 0, digest, standing, (), (), False, False), lambda _: True)
-    admission.settle(job_id)
+    compact = compact_of(parse_manifest(manifest), manifest, None, zone)
+    admitted = Admitted(folder.name, manifest, 0, digest, standing, (), (), False, False, compact)
+    admission.accept(job_id, admitted)
+    admission.settle([job_id])
     return job_id, Message(
-        message_id, "message.eml", digest, facts.size, facts.eight_bit, facts.eight_bit_header, facts.added
+        id_in_job(job_id, 1), "message.eml", digest, facts.size, facts.eight_bit, facts.eight_bit_header, facts.added
     )
 
 
