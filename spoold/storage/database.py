@@ -27,8 +27,8 @@ Write = Callable[[sqlite3.Connection], T]
 
 _BATCH = 2000
 #: How often the end tells a thread that reads to stop, and how long it then waits for it each time, in seconds.
-_LAST_LOOKS = 50
-_LAST_LOOK = 0.1
+_LAST_LOOKS = 20
+_LAST_LOOK = 0.02
 #: Page caches in KiB: of the one writer, and of each reading thread.
 _WRITER_CACHE = 16_000
 _READER_CACHE = 2_000
