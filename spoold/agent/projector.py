@@ -109,7 +109,7 @@ class Projector:
         for job_id, whole in self._stale:
             if whole:  # perhaps its status alone was brought up to date
                 self._papers.setdefault(job_id, Paper(job_id)).dirty = True
-        for paper in self._papers.values():
+        for paper in list(self._papers.values()):
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
                 await loop.run_in_executor(self._slow, self._reporter.write, [paper], True)

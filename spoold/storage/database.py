@@ -79,7 +79,10 @@ class _Reader:
         for _ in range(_LAST_LOOKS):
             self.connection.interrupt()  # between two statements it is not heard
             if self.lock.acquire(timeout=_LAST_LOOK):
-                self.connection.close()
+                try:
+                    self.connection.close()
+                finally:
+                    self.lock.release()  # its thread may ask once more, and must be told
                 return
 
 

@@ -226,6 +226,8 @@ def test_close_stops_a_thread_that_reads_and_answers_one_that_comes_too_late(pat
         with pytest.raises(DatabaseError, match="is closed"):
             reading.result(10)
         with pytest.raises(DatabaseError, match="is closed"):
+            threads.submit(read).result(10)
+        with pytest.raises(DatabaseError, match="is closed"):
             database.write(add(1))
         with pytest.raises(DatabaseError, match="is closed"), database.reading() as reader:
             reader.execute("SELECT 1")
