@@ -14,7 +14,7 @@ from spoold.agent.tally import Tally
 from spoold.core.problem import printable
 from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state
 from spoold.report.metric import Now, Queue, metrics, queue_of
-from spoold.report.page import prepare, spool_page
+from spoold.report.page import PAGE, prepare, spool_page
 from spoold.report.row import JobLine, job_rows
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
@@ -131,7 +131,7 @@ class Bulletin:
         prepare()
         begun = self._monotonic()
         live, done, older = self._lines_of_jobs(zone)
-        self._spool.files.replace(self._spool.root, "index.html", spool_page(state, live, done, older, zone))
+        self._spool.files.replace(self._spool.root, PAGE, spool_page(state, live, done, older, zone))
         now = self._monotonic()
         self._page_at = now + max(_PAGE_EVERY, min(_PAGE_LATEST, _PAGE_REST * (now - begun)))
 

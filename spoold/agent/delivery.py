@@ -111,7 +111,7 @@ class Delivery:
 
     def rest(self) -> float | None:
         """Seconds until the relay may be tried again, None if it does not rest or nobody waits for it."""
-        if self.health.up or self._pool.working or not self._has_use():
+        if self.health.up or self._pool.workers or not self._has_use():
             return None
         return max(self.health.until - self._monotonic(), 0.0)
 
@@ -126,7 +126,7 @@ class Delivery:
     async def finish(self) -> None:
         """Return when every open message has ended, and its outcome is with the store."""
         self.retire()
-        while tasks := [*self._pool.working, *([self._launch] if self._launch else [])]:
+        while tasks := [*self._pool.workers, *([self._launch] if self._launch else [])]:
             await asyncio.wait(tasks)
         self._recorder.flush()
 

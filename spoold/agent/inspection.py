@@ -15,8 +15,8 @@ from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
 from spoold.core.problem import printable
-from spoold.report.proof import ATTEMPTS, NAMES, Proof, Subject
-from spoold.report.table import attempt_line
+from spoold.report.proof import NAMES, Proof, Subject
+from spoold.report.table import ATTEMPTS, attempt_line
 from spoold.storage.files import Kind, NotRegularError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow

@@ -60,13 +60,9 @@ class Pool:
         self._ready = ready
         self._left = left
         self._changed = changed
-        self._workers: set[asyncio.Task[None]] = set()
+        self.workers: set[asyncio.Task[None]] = set()
+        """One for each connection that is open or being opened."""
         self._sweeper: asyncio.TimerHandle | None = None
-
-    @property
-    def working(self) -> "set[asyncio.Task[None]]":
-        """One task for each connection that is open or being opened."""
-        return self._workers
 
     def retire(self) -> None:
         """Open none any more, and close each as soon as nothing is on its way through it."""
@@ -79,14 +75,14 @@ class Pool:
         # A relay in trouble gets one connection to prove itself with, after its rest.
         most = self._concurrency.width if self.health.up else int(now >= self.health.until)
         # Four times as many at most as there are: a small job is through before one more would be open.
-        if self.retired or len(self._workers) >= min(most, max(1, 4 * len(self.open))):
+        if self.retired or len(self.workers) >= min(most, max(1, 4 * len(self.open))):
             return
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self._relay.name}")
-        self._workers.add(task)
+        self.workers.add(task)
         task.add_done_callback(self._closed)
 
     def _closed(self, task: "asyncio.Task[None]") -> None:
-        self._workers.discard(task)
+        self.workers.discard(task)
         tell_error(task, self._relay.name)
         self._left()
 

@@ -21,7 +21,7 @@ from spoold.core.state import Standing
 from spoold.failpoint import failpoint
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
-from spoold.report.table import attempt_line, recipients_csv
+from spoold.report.table import ATTEMPTS, attempt_line, recipients_csv
 from spoold.storage.database import DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
@@ -39,7 +39,6 @@ _SPEED_SPAN = 60.0
 _FLUSH = 1 << 18
 #: So many of the jobs that ended last are remembered.
 _REMEMBERED = 10_000
-ATTEMPTS = "attempts.jsonl"
 LONG_AGO = float("-inf")
 
 

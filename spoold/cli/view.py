@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from spoold.core.completeness import REPORT
 from spoold.core.problem import printable
 from spoold.core.state import JobState
+from spoold.report.table import ATTEMPTS
 from spoold.storage.spooldir import Spool, valid_name
 
 _LIMIT = 64 * 1024 * 1024
@@ -157,7 +158,7 @@ def enrich(spool: Spool, job: Job, *, failures: int) -> Job:
 def _last_failures(spool: Spool, root: int, most: int) -> tuple[Failure, ...]:
     found: list[Failure] = []
     try:
-        fd = spool.files.open_file(root, (REPORT, "attempts.jsonl"))
+        fd = spool.files.open_file(root, (REPORT, ATTEMPTS))
     except OSError:
         return ()
     with spool.files.closing(fd):

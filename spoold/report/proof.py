@@ -20,12 +20,11 @@ from spoold.core.state import JobState
 from spoold.report.page import PAGE, JobView, job_page
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
-from spoold.report.table import COLUMNS, attempt_line, recipients_csv
+from spoold.report.table import ATTEMPTS, COLUMNS, attempt_line, recipients_csv
 from spoold.storage.files import Files, NotRegularError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
 
-ATTEMPTS = "attempts.jsonl"
 #: In the order in which they are written.
 NAMES = ("status.json", "status.txt", "statistics.json", ATTEMPTS, "recipients.csv", PAGE)
 _LIMIT = 64 * 1024 * 1024

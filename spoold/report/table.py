@@ -13,6 +13,7 @@ from spoold.core.state import RecipientState
 from spoold.report.clock import rfc3339
 from spoold.storage.ledger import AttemptRow, RecipientRow
 
+ATTEMPTS = "attempts.jsonl"
 COLUMNS = (
     "line", "address", "state", "attempts", "dsn_action", "dsn_status", "smtp_code", "diagnostic",
     "remote_mta", "bounce_category", "last_attempt_at", "next_attempt_at", "message",
