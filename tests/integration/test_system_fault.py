@@ -53,6 +53,13 @@ def assert_nothing_lost(agent: Agent, relay: Relay, names: Sequence[str] = ("bes
     assert relay.violations == []
 
 
+def send_beside(agent: Agent, relay: Relay, rate: str = "20/s", count: int = 3) -> None:
+    """Start the agent with a job that it sends at this rate, and see so many messages of it through."""
+    agent.start()
+    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": rate})
+    relay.wait_for(lambda relay: len(relay.accepted) >= count)
+
+
 @pytest.mark.parametrize(
     ("place", "calls", "error"),
     [
@@ -73,9 +80,7 @@ def assert_nothing_lost(agent: Agent, relay: Relay, names: Sequence[str] = ("bes
 def test_system_call_that_fails_for_a_while_costs_nothing_and_is_made_good_without_a_restart(
     place: str, calls: str, error: str, agent: Agent, relay: Relay
 ) -> None:
-    agent.start()
-    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": "20/s"})
-    relay.wait_for(lambda relay: len(relay.accepted) >= 3)
+    send_beside(agent, relay)
     with failing(agent, agent.spool / place, calls, error) as tracer:
         drop_jobs(agent)
         # A move into done/ is synced once; all else is tried again for as long as it fails.
@@ -137,9 +142,7 @@ def test_write_that_the_system_cuts_short_and_then_refuses_ends_the_agent_and_lo
 ) -> None:
     """A limit of a file's size: the last write below it is short, the next one fails (EFBIG)."""
     agent.configure(relay.port, relay={"connections": 2, "recipients_per_message": 1})
-    agent.start()
-    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": "50/s"})
-    relay.wait_for(lambda relay: len(relay.accepted) >= 10)
+    send_beside(agent, relay, "50/s", 10)
     log = (agent.spool / ".spoold/spool.db-wal").stat().st_size
     resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (log + 5_000, resource.RLIM_INFINITY))
     assert agent.died(30) == 1
@@ -201,9 +204,7 @@ def test_full_inode_table_leaves_uploads_where_they_are_and_what_was_taken_is_se
     inodes: Agent, relay: Relay
 ) -> None:
     agent = inodes
-    agent.start()
-    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": "20/s"})
-    relay.wait_for(lambda relay: len(relay.accepted) >= 3)
+    send_beside(agent, relay)
     (agent.spool / "tmp" / "later").mkdir()
     agent.write_job(agent.spool / "tmp/later/one", jobs()["one"], manifest=MANIFEST)
     agent.write_job(agent.spool / "tmp/later/two", jobs()["two"], manifest=MANIFEST)
@@ -226,9 +227,7 @@ def test_start_with_a_full_inode_table_ends_with_a_line_that_says_so_and_the_nex
     inodes: Agent, relay: Relay
 ) -> None:
     agent = inodes
-    agent.start()
-    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": "20/s"})
-    relay.wait_for(lambda relay: len(relay.accepted) >= 3)
+    send_beside(agent, relay)
     assert agent.stop() == 0
     use_up(agent)
     agent.start(wait=False)
