@@ -194,7 +194,11 @@ class Session:
         while not self._wire.pending:
             await self._wire.fill()
         try:
-            early = await self._decide(Command.BODY, recipients)
+            try:
+                early = await self._decide(Command.BODY, recipients)
+            except _AnsweredError:
+                await self._wire.body()  # what it promised to read by 354 is no command
+                raise
             if early is not None:
                 await self._say(early)
                 await self._end()
