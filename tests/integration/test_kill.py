@@ -15,8 +15,8 @@ from tests.servers.relay import Relay, read_journal
 
 CONNECTIONS = 4
 PER_MESSAGE = 5
-#: Recipients that can be in open transactions at one moment.
-OPEN = CONNECTIONS * PER_MESSAGE
+#: Recipients that can be in a transaction that is open, or next in line on its connection, at one moment.
+OPEN = 2 * CONNECTIONS * PER_MESSAGE
 
 #: Which passing kills in the second run, at a time when other jobs and messages are in every stage.
 LATER = {
@@ -166,7 +166,7 @@ def test_kills_at_random_moments_lose_nothing_and_send_nothing_twice(
     with Relay(journal=tmp_path / "journal") as relay, Agent(tmp_path, relay.port, relay=settings) as agent:
         jobs, recovered, unsaid = send_through_endings(agent, signal.SIGKILL, kills, seed=per_message)
         found = audit(agent, read_journal(tmp_path / "journal"), jobs)
-        most = 2 * connections * per_message  # open, or next in line
+        most = 2 * connections * per_message
         assert all(count <= most for count in recovered)
         assert sum(recovered) <= len(found.uncertain) <= sum(recovered) + unsaid * most
         assert recovered, "no kill came while a transaction was open: this run has tested nothing"
