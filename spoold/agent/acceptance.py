@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from spoold.agent.allowance import Allowance
 from spoold.agent.configuration import Settings
 from spoold.agent.examination import Examination, Findings
 from spoold.agent.examiner import examine_apart
-from spoold.agent.inbox import Seen, read_manifest
+from spoold.agent.inbox import LARGE_READING, Seen, read_manifest
 from spoold.agent.taking import ChangedError, Taken
 from spoold.agent.terms import compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, Rule
@@ -68,7 +69,7 @@ class Accepted:
 
 def is_large(entries: Mapping[str, Entry]) -> bool:
     """Whether an upload of these files may take so long that others should not wait for it."""
-    return _exceeds(entries, _LARGE_FILES, _LARGE_LIST)
+    return _exceeds(entries, _LARGE_FILES, _LARGE_LIST) or sum(entry.size for entry in entries.values()) > LARGE_READING
 
 
 def _exceeds(entries: Mapping[str, Entry], files: int, size: int) -> bool:
@@ -86,7 +87,15 @@ class Acceptance:
         self._clock = clock
 
     def prepare(
-        self, name: str, root: int, seen: Seen, taken: Taken, rule: Rule, errors: list[str], settings: Settings
+        self,
+        name: str,
+        root: int,
+        seen: Seen,
+        taken: Taken,
+        rule: Rule,
+        errors: list[str],
+        settings: Settings,
+        allowance: Allowance,
     ) -> Prepared:
         """Examine the taken folder `root`. `errors` is what is known to be wrong already.
 
@@ -94,7 +103,7 @@ class Acceptance:
         """
         content = _Content(self._admission, name, taken.hashes, self._clock())
         try:
-            return self._prepare(content, name, root, seen, taken, rule, errors, settings)
+            return self._prepare(content, name, root, seen, taken, rule, errors, settings, allowance)
         except Exception:
             self.discard(content.job_id)
             raise
@@ -138,6 +147,7 @@ class Acceptance:
         rule: Rule,
         errors: list[str],
         settings: Settings,
+        allowance: Allowance,
     ) -> Prepared:
         now = content.due_at
         raw = b""
@@ -156,7 +166,7 @@ class Acceptance:
                 manifest = parse_manifest(raw, zone=settings.defaults.zone)
             except DocumentError as error:
                 errors.extend(str(problem) for problem in error.problems)
-        elif not cancelled:
+        elif not cancelled and not errors:
             errors.append(read_manifest(self._spool.files, root, seen.entries)[1] or f"{MANIFEST} is missing")
         findings = Findings()
         if manifest is not None and not errors:
@@ -170,7 +180,7 @@ class Acceptance:
             if twin is not None:
                 errors.append(f"duplicate of {twin}")
             else:
-                findings = self._examine(content, root, seen, manifest, settings)
+                findings = self._examine(content, root, seen, manifest, settings, allowance)
                 errors.extend(findings.errors)
         admitted = self._judge(
             upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
@@ -186,7 +196,9 @@ class Acceptance:
     def _twin(self, taken: Taken) -> str | None:
         return next(filter(None, map(self._admission.twin, (taken.digest, *taken.earlier))), None)
 
-    def _examine(self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings) -> Findings:
+    def _examine(
+        self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings, allowance: Allowance
+    ) -> Findings:
         now = content.due_at
         terms = terms_of(manifest.timing, settings.defaults, now)
         # A message is dated when it may first be sent.
@@ -194,10 +206,11 @@ class Acceptance:
         token = secrets.token_hex(10)
         entries, policy = seen.entries, settings.policy
         if _exceeds(entries, _HUGE_FILES, _HUGE_LIST):
-            findings = examine_apart(root, entries, manifest, policy, content, date=date, token=token)
+            findings = examine_apart(root, entries, manifest, policy, content, allowance, date=date, token=token)
         else:
-            files = self._spool.files
-            findings = Examination(files, root, entries, manifest, policy, content, date=date, token=token).run()
+            findings = Examination(
+                self._spool.files, root, entries, manifest, policy, content, allowance, date=date, token=token
+            ).run()
         if not findings.errors:
             count, lines = content.drop_duplicates()
             if count:

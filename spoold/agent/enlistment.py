@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spoold.agent.acceptance import Acceptance, Accepted, Prepared
+from spoold.agent.allowance import OvertimeError
 from spoold.agent.configuration import Settings
 from spoold.agent.event import log
 from spoold.agent.inbox import Seen, Upload
@@ -22,6 +23,7 @@ from spoold.agent.taking import (
     claim,
     digest,
     give_back,
+    leave,
     make_way,
     remove_rest,
     secure,
@@ -55,6 +57,11 @@ class Complete:
     taking: Taking | None = None
     prepared: Prepared | None = None
     accepted: Accepted | None = None
+
+    def fail(self, error: str) -> None:
+        """It is to be rejected for this."""
+        if error not in self.errors:
+            self.errors.append(error)
 
     @property
     def job(self) -> Accepted:
@@ -94,7 +101,7 @@ class Enlistment:
         batch = self._together(batch, lambda: self._sync("new"))
         batch = self._each(batch, self._make_way)
         batch = self._together(batch, lambda: self._sync("active"))
-        batch = self._each(batch, self._bring)
+        batch = self._each(batch, functools.partial(self._bring, settings))
         batch = self._together(batch, lambda: secure(self._spool, [one.taking for one in batch if one.taking]))
         batch = self._each(batch, functools.partial(self._prepare, settings))
         self._finish(self._together(batch, lambda: self._accept(batch)))
@@ -203,19 +210,37 @@ class Enlistment:
     def _make_way(self, one: Complete) -> None:
         make_way(self._spool, one.name, one.seen.entries.values())
 
-    def _bring(self, one: Complete) -> None:
+    def _bring(self, settings: Settings, one: Complete) -> None:
         # Of one that is too large to be looked at nothing is taken; it gets its report.
-        if one.seen.entries:
-            one.taking = take(self._spool, one.name, one.seen.entries.values(), one.seen.owner, one.seen.unread)
+        if not one.seen.entries:
+            return
+        seen, allowance = one.seen, one.upload.allowance
+        try:
+            with allowance.within(settings.policy.max_time):
+                one.taking = take(self._spool, one.name, seen.entries.values(), seen.owner, seen.unread, allowance)
+        except OvertimeError as error:
+            one.fail(str(error))
+            leave(self._spool, one.name)
 
     def _prepare(self, settings: Settings, one: Complete) -> None:
-        taken = Taken({}, os.urandom(32)) if one.taking is None else digest(self._spool, one.taking)
+        with one.upload.allowance.within(settings.policy.max_time):
+            self._prepare_within(settings, one)
+
+    def _prepare_within(self, settings: Settings, one: Complete) -> None:
+        taken = Taken({}, os.urandom(32))
+        if one.taking is not None:
+            try:
+                taken = digest(self._spool, one.taking, one.upload.allowance)
+            except OvertimeError as error:
+                one.fail(str(error))
         if one.rule is Rule.SEALED and not one.errors:
             for name, (_, expected) in one.upload.hashes.items():
                 if name in taken.hashes and taken.hashes[name].hex() != expected:
                     raise ChangedError(f"{printable(name)} changed while the upload was being taken")
         with self._spool.job("active", TAKE + one.name) as root:
-            one.prepared = self._acceptance.prepare(one.name, root, one.seen, taken, one.rule, one.errors, settings)
+            one.prepared = self._acceptance.prepare(
+                one.name, root, one.seen, taken, one.rule, one.errors, settings, one.upload.allowance
+            )
 
     def _accept(self, batch: list[Complete]) -> None:
         accepted = self._acceptance.accept([one.prepared for one in batch if one.prepared is not None])

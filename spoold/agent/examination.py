@@ -13,13 +13,14 @@ from datetime import datetime
 from email.utils import format_datetime
 from typing import Protocol
 
+from spoold.agent.allowance import BOUNDLESS, Allowance, OvertimeError
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import IntakePolicy, recipients_file
 from spoold.core.manifest import Manifest, check_path
 from spoold.core.message import MessageError, MessageFacts, scan
 from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
-from spoold.storage.files import Entry, Files, Kind, NotRegularError
+from spoold.storage.files import Entry, Files, Kind, NotRegularError, Path
 from spoold.storage.record import NewRecipient
 
 #: Rows a commit: few, so that a commit with a chunk in it is hardly longer for the others who wait for it.
@@ -63,6 +64,7 @@ class Examination:
         manifest: Manifest,
         policy: IntakePolicy,
         sink: Sink,
+        allowance: Allowance = BOUNDLESS,
         *,
         date: datetime,
         token: str,
@@ -73,6 +75,7 @@ class Examination:
         self._manifest = manifest
         self._policy = policy
         self._sink = sink
+        self._allowance = allowance
         self._date = format_datetime(date)
         self._token = token
         self._domain = manifest.sender.rpartition("@")[2] or "spoold.invalid"
@@ -83,23 +86,31 @@ class Examination:
 
     def run(self, progress: Callable[[int], None] = lambda _: None) -> Findings:
         """Look through everything. `progress` is told the number of recipients so far, once a chunk."""
+        try:
+            self._run(progress)
+        except OvertimeError as error:
+            self.findings.errors.append(str(error))
+        return self.findings
+
+    def _run(self, progress: Callable[[int], None]) -> None:
         findings = self.findings
         findings.warnings.extend(self._manifest.notes)
         if self._is_crowd():
             findings.errors.append(self._crowd())
-            return findings
+            return
         rows = self._rows()
         try:
             while chunk := list(itertools.islice(rows, _CHUNK)):
                 findings.recipients += len(chunk)
                 if findings.recipients > self._policy.max_recipients:
                     findings.errors.append(self._crowd())
-                    return findings
+                    return
+                self._allowance.check()
                 self._sink.add_recipients([self._recipient(row) for row in chunk])
                 progress(findings.recipients)
         except RecipientsError as error:
             findings.errors.append(str(error))
-            return findings
+            return
         if not findings.recipients and not findings.errors:
             findings.errors.append(f"{self._source or 'job.yaml'}: no recipients; expected at least one")
         if self._manifest.strict and findings.failed:
@@ -107,7 +118,6 @@ class Examination:
             if findings.failed > len(findings.failures):
                 findings.errors.append(f"… and {findings.failed - len(findings.failures)} more bad recipients")
         self._warn()
-        return findings
 
     # --- recipients ---------------------------------------------------------------------------------------------------
 
@@ -124,8 +134,8 @@ class Examination:
         path = tuple(source.split("/"))
         # What is wrong with the list is told when it is read for good.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
-            if sum(chunk.count(b"\n") for chunk in self._files.chunks(self._root, path)) >= limit:
-                rows = _reader(source)(self._files.chunks(self._root, path), source)
+            if sum(chunk.count(b"\n") for chunk in self._chunks(path)) >= limit:
+                rows = _reader(source)(self._chunks(path), source)
                 return next(itertools.islice(rows, limit, None), None) is not None
         return False
 
@@ -146,11 +156,14 @@ class Examination:
             self.findings.errors.append(f"{printable(source)}: is {entry.kind.value}; expected a plain file")
             return
         try:
-            yield from _reader(source)(self._files.chunks(self._root, tuple(source.split("/"))), source)
+            yield from _reader(source)(self._chunks(tuple(source.split("/"))), source)
         except NotRegularError as error:
             self.findings.errors.append(f"{printable(source)}: is {error}; expected a plain file")
         except OSError as error:
             self.findings.errors.append(f"{printable(source)}: {_why(error)}")
+
+    def _chunks(self, path: Path) -> Iterator[bytes]:
+        return self._allowance.over(self._files.chunks(self._root, path))
 
     def _recipient(self, row: Row) -> NewRecipient:
         line, text, own, extra = row
@@ -205,8 +218,7 @@ class Examination:
             )
         message_id = f"<{self._token}.{len(self._messages) + 1}@{self._domain}>"
         try:
-            chunks = self._files.chunks(self._root, parts)
-            return scan(chunks, name=path, date=self._date, message_id=message_id), None
+            return scan(self._chunks(parts), name=path, date=self._date, message_id=message_id), None
         except MessageError as error:
             return None, str(error.problem)
         except NotRegularError as error:

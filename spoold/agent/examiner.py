@@ -19,6 +19,7 @@ from typing import IO, BinaryIO, Protocol
 
 import orjson
 
+from spoold.agent.allowance import Allowance
 from spoold.agent.examination import Examination, Findings
 from spoold.core.compact import pack, unpack
 from spoold.core.completeness import IntakePolicy
@@ -48,6 +49,7 @@ def examine_apart(
     manifest: Manifest,
     policy: IntakePolicy,
     store: Store,
+    allowance: Allowance,
     *,
     date: datetime,
     token: str,
@@ -56,6 +58,7 @@ def examine_apart(
     order = {
         "manifest": pack(manifest).decode(),
         "policy": asdict(policy),
+        "seconds": min(allowance.left, policy.max_time),
         # They were not taken, or need not be read, and are told of.
         "others": [
             entry
@@ -165,7 +168,9 @@ def _examine(root: int, order: dict[str, object], pipe: _Pipe) -> Findings:
     entries = {entry.name: entry for entry in found}
     for path, kind, size in order["others"]:  # type: ignore[attr-defined]
         entries["/".join(path)] = Entry(tuple(path), Kind[kind], size, 0, 0, 0, 0)
-    return Examination(
-        files, root, entries, unpack(str(order["manifest"]).encode()), policy, pipe,
-        date=datetime.fromisoformat(str(order["date"])), token=str(order["token"]),
-    ).run()  # fmt: skip
+    allowance = Allowance(spent=policy.max_time - float(str(order["seconds"])))
+    with allowance.within(policy.max_time):
+        return Examination(
+            files, root, entries, unpack(str(order["manifest"]).encode()), policy, pipe, allowance,
+            date=datetime.fromisoformat(str(order["date"])), token=str(order["token"]),
+        ).run()  # fmt: skip

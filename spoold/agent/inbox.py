@@ -7,9 +7,10 @@ are, so that looking again is cheap.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from spoold.agent.allowance import Allowance, OvertimeError
 from spoold.agent.event import log
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import (
@@ -19,6 +20,7 @@ from spoold.core.completeness import (
     SEAL,
     IntakePolicy,
     Look,
+    Rule,
     Verdict,
     judge,
     parse_seal,
@@ -30,10 +32,16 @@ from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
 
+#: Bytes of an upload that others do not wait for while they are read.
+LARGE_READING = 64 * 1024 * 1024
 _MANIFEST_LIMIT = 64 * 1024 + 1
 _SEAL_LIMIT = 256 * 1024 * 1024
 
 Identity = tuple[int, int, int, int]
+
+
+class LargeReadingError(Exception):
+    """Much has to be read to say whether the upload is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,11 @@ class Upload:
     hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
     counts: tuple[int, _Counts] | None = None
     unread: tuple[tuple[int, int], frozenset[str]] | None = None
+    owner: int = 0
+    """The folder's uid, once looked at."""
+    patient: bool = False
+    """Whether it is read in nobody's way: else a large reading raises LargeReadingError."""
+    allowance: Allowance = field(default_factory=Allowance)
 
     def tell(self, problem: str) -> None:
         """Say what is wrong, in status.json and once in the log."""
@@ -103,9 +116,10 @@ class Inbox:
         self._monotonic = monotonic
 
     def look(self, root: int, upload: Upload) -> Seen:
-        """Look at the upload whose folder is `root`. Raises OSError where that cannot be read."""
+        """Look at the upload whose folder is `root`. Raises OSError where that cannot be read, and LargeReadingError."""
         now = self._monotonic()
         folder = os.fstat(root)
+        upload.owner = folder.st_uid
         try:
             found = self._files.walk(
                 root,
@@ -124,11 +138,16 @@ class Inbox:
                 at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
-        facts = self._facts(root, upload, entries, now)
-        verdict = judge(facts, self.policy)
+            upload.allowance = Allowance(self._monotonic)
         unread = frozenset[str]()
-        if verdict.rule is not None and facts.manifest is not None:
-            unread = self._unread(root, upload, entries, facts.manifest)
+        try:
+            with upload.allowance.within(self.policy.max_time):
+                facts = self._facts(root, upload, entries, now)
+                verdict = judge(facts, self.policy)
+                if verdict.rule is not None and facts.manifest is not None:
+                    unread = self._unread(root, upload, entries, facts.manifest)
+        except OvertimeError as error:
+            verdict = Verdict(Rule.STALE, errors=(str(error),))
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
 
     def _large(self, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
@@ -149,7 +168,7 @@ class Inbox:
         # What is wrong with a list is told when the upload is taken.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
             source = recipients_file(manifest, entries.keys())
-            for row in self._rows(root, entries, manifest, source) if large else ():
+            for row in self._rows(root, upload, entries, manifest, source) if large else ():
                 path = row.message or manifest.message
                 if path in large and path not in found:
                     with contextlib.suppress(AddressError):
@@ -209,18 +228,21 @@ class Inbox:
     def _differing(
         self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str]
     ) -> frozenset[str]:
-        wrong = set()
-        for name, expected in wanted.items():
-            entry = entries[name]
-            known = upload.hashes.get(name)
-            if known is None or known[0] != _identity(entry):
-                digest = hashlib.sha256()
-                for chunk in self._files.chunks(root, entry.path):
-                    digest.update(chunk)
-                known = upload.hashes[name] = (_identity(entry), digest.hexdigest())
-            if known[1] != expected:
-                wrong.add(name)
-        return frozenset(wrong)
+        hashes = upload.hashes
+        new = [name for name in wanted if name not in hashes or hashes[name][0] != _identity(entries[name])]
+        for name, chunks in self._chunks(root, upload, [entries[name] for name in new]):
+            digest = hashlib.sha256()
+            for chunk in chunks:
+                digest.update(chunk)
+            hashes[name] = (_identity(entries[name]), digest.hexdigest())
+        return frozenset(name for name, expected in wanted.items() if hashes[name][1] != expected)
+
+    def _chunks(self, root: int, upload: Upload, entries: list[Entry]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """The files' names and contents. Raises LargeReadingError before any is read."""
+        if not upload.patient and sum(entry.size for entry in entries) > LARGE_READING:
+            raise LargeReadingError
+        for entry in entries:
+            yield entry.name, upload.allowance.over(self._files.chunks(root, entry.path))
 
     def _ends_in_newline(self, root: int, entry: Entry) -> bool:
         if entry.size == 0:
@@ -244,7 +266,7 @@ class Inbox:
         found = _Counts()
         # What is wrong with a list is told when the upload is taken.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
-            for row in self._rows(root, entries, manifest, source):
+            for row in self._rows(root, upload, entries, manifest, source):
                 recipients += 1
                 needs_shared = needs_shared or not row.message
                 path = row.message or manifest.message
@@ -255,14 +277,15 @@ class Inbox:
         return found
 
     def _rows(
-        self, root: int, entries: dict[str, Entry], manifest: Manifest, source: str | None
+        self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
     ) -> Iterable[Row | InlineRecipient]:
         if isinstance(manifest.recipients, tuple):
             return manifest.recipients
         if source is None or source not in entries:
             return ()
         read = read_txt if source.lower().endswith(".txt") else read_csv
-        return read(self._files.chunks(root, tuple(source.split("/"))), source)
+        [(_, chunks)] = self._chunks(root, upload, [entries[source]])
+        return read(chunks, source)
 
 
 def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:

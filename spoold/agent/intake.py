@@ -14,7 +14,7 @@ from spoold.agent.acceptance import is_large
 from spoold.agent.configuration import Settings
 from spoold.agent.enlistment import Complete, Enlistment
 from spoold.agent.event import log
-from spoold.agent.inbox import Inbox, Upload
+from spoold.agent.inbox import Inbox, LargeReadingError, Upload
 from spoold.agent.pickup import NO_JOB, Pickups
 from spoold.agent.projector import Projector
 from spoold.agent.taking import give_back, remove_rest, set_aside
@@ -26,6 +26,8 @@ from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 _DISK = "the disk is nearly full; it is taken when there is room"
 #: Uploads that are looked at and taken in one go, at most.
 _BATCH = 50
+#: Large uploads of so many users are taken at the same time, at most: one user's wait for each other.
+_USERS = 4
 
 
 class Intake:
@@ -58,7 +60,8 @@ class Intake:
         self._pickups = Pickups(spool, clock=clock)
         self._uploads: dict[str, Upload] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
-        self._large_threads = ThreadPoolExecutor(1, thread_name_prefix="large")
+        self._large_threads = [ThreadPoolExecutor(1, thread_name_prefix="large") for _ in range(_USERS)]
+        self._users: dict[int, int] = {}
         self._renamed: set[str] = set()
         self._stopping = False
         #: A scan may be on its way when the end comes: threads that have ended take nothing more.
@@ -134,28 +137,54 @@ class Intake:
         with self._submitting:
             self._stopping = True
         self._threads.shutdown(cancel_futures=True)
-        self._large_threads.shutdown(cancel_futures=True)
+        for threads in self._large_threads:
+            threads.shutdown(cancel_futures=True)
 
     # --- in a worker thread -----------------------------------------------------------------------------------------
 
     def _handle(self, uploads: list[Upload]) -> None:
         """Look at these, and take those that are complete: the small ones in one go, each large one by itself."""
         small: list[Complete] = []
-        large: list[Complete] = []
         for upload in uploads:
             with self._enlistment.telling(upload):
-                complete = self._look(upload)
-                if complete is None:
-                    upload.busy = False
-                else:
-                    # The next folder of this name has to show by itself how it came.
-                    self._renamed.discard(upload.name)
-                    (large if is_large(complete.seen.entries) else small).append(complete)
-        with self._submitting:
-            for one in large if not self._stopping else ():
-                self._large_threads.submit(self._enlistment.enlist, [one], self._settings)
+                try:
+                    complete = self._complete(upload)
+                except LargeReadingError:
+                    self._submit_large(upload, self._handle_large, upload)
+                    continue
+                if complete is not None and is_large(complete.seen.entries):
+                    self._submit_large(upload, self._enlistment.enlist, [complete], self._settings)
+                elif complete is not None:
+                    small.append(complete)
         if small:
             self._enlistment.enlist(small, self._settings)
+
+    def _handle_large(self, upload: Upload) -> None:
+        """The same of one that takes long to look at."""
+        with self._enlistment.telling(upload):
+            upload.patient = True
+            try:
+                complete = self._complete(upload)
+            finally:
+                upload.patient = False
+            if complete is not None:
+                self._enlistment.enlist([complete], self._settings)
+
+    def _submit_large(self, upload: Upload, work: Callable[..., None], *values: object) -> None:
+        """Do it in the thread of the user whose upload it is."""
+        with self._submitting:
+            if not self._stopping:
+                user = self._users.setdefault(upload.owner, len(self._users))
+                self._large_threads[user % _USERS].submit(work, *values)
+
+    def _complete(self, upload: Upload) -> Complete | None:
+        complete = self._look(upload)
+        if complete is None:
+            upload.busy = False
+        else:
+            # The next folder of this name has to show by itself how it came.
+            self._renamed.discard(upload.name)
+        return complete
 
     def _look(self, upload: Upload) -> Complete | None:
         """The upload if it is complete."""

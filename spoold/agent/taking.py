@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from spoold.agent.allowance import BOUNDLESS, Allowance
 from spoold.core.completeness import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
@@ -95,13 +96,20 @@ def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
                 files.sync(parent)
 
 
-def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: frozenset[str] = frozenset()) -> Taking:
+def take(
+    spool: Spool,
+    name: str,
+    entries: Iterable[Entry],
+    owner: int,
+    unread: frozenset[str] = frozenset(),
+    allowance: Allowance = BOUNDLESS,
+) -> Taking:
     """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
     unfinished transfer left under a hidden temporary name stays behind. The files `unread` are neither hashed nor copied
-    nor synced: where the others are moved they are too, else they stay behind.
+    nor synced: where the others are moved they are too, else they stay behind. Raises OvertimeError.
     """
     entries = _wanted(entries)
     files = spool.files
@@ -118,7 +126,7 @@ def take(spool: Spool, name: str, entries: Iterable[Entry], owner: int, unread: 
             elif entry.name in unread:
                 after = files.stat(source, entry.path)
             else:
-                hashes[entry.name] = _copy(spool, source, target, entry.path)
+                hashes[entry.name] = _copy(spool, source, target, entry.path, allowance)
                 after = files.stat(source, entry.path)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
@@ -143,14 +151,20 @@ def secure(spool: Spool, takings: Sequence[Taking]) -> None:
                     files.sync(folder)
 
 
-def digest(spool: Spool, taking: Taking) -> Taken:
-    """The hashes of what was taken."""
+def leave(spool: Spool, name: str) -> None:
+    """Take nothing of the claimed upload after all: what was copied of it goes again, and it gets its report."""
+    spool.files.remove_tree(spool.fd("active"), TAKE + name)
+    spool.files.make_directory(spool.fd("active"), TAKE + name)
+
+
+def digest(spool: Spool, taking: Taking, allowance: Allowance = BOUNDLESS) -> Taken:
+    """The hashes of what was taken. Raises OvertimeError."""
     hashes = dict(taking.hashes)
     with spool.job("active", TAKE + taking.name) as target:
         for path in taking.files:
             name = "/".join(path)
             if name not in hashes:
-                hashes[name] = _hash(spool, target, path)
+                hashes[name] = _hash(spool, target, path, allowance)
     whole = content_digest(hashes | _by_size(taking.sizes, taking.unread))
     return Taken(hashes, whole, taking.unread, tuple(_earlier_digests(taking, hashes)))
 
@@ -237,14 +251,14 @@ def _move(spool: Spool, source: int, target: int, path: Path) -> None:
         spool.files.rename(here, path[-1], there, path[-1])
 
 
-def _copy(spool: Spool, source: int, target: int, path: Path) -> bytes:
+def _copy(spool: Spool, source: int, target: int, path: Path, allowance: Allowance) -> bytes:
     """A private copy: only that is safe from a writer of another uid who has the file open."""
     digest = hashlib.sha256()
     files = spool.files
     with files.directory(target, path[:-1]) as there:
         fd = files.create(there, path[-1])
         try:
-            for chunk in files.chunks(source, path):
+            for chunk in allowance.over(files.chunks(source, path)):
                 digest.update(chunk)
                 files.write(fd, chunk)
         finally:
@@ -252,8 +266,8 @@ def _copy(spool: Spool, source: int, target: int, path: Path) -> bytes:
     return digest.digest()
 
 
-def _hash(spool: Spool, root: int, path: Path) -> bytes:
+def _hash(spool: Spool, root: int, path: Path, allowance: Allowance) -> bytes:
     digest = hashlib.sha256()
-    for chunk in spool.files.chunks(root, path):
+    for chunk in allowance.over(spool.files.chunks(root, path)):
         digest.update(chunk)
     return digest.digest()

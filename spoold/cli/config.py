@@ -121,7 +121,9 @@ def _load(path: Path) -> Document:
 
 def _policy(form: ConfigForm) -> IntakePolicy:
     intake = form.intake
-    return IntakePolicy(intake.settle, intake.stale, intake.quiet, intake.max_recipients, intake.max_message)
+    return IntakePolicy(
+        intake.settle, intake.stale, intake.quiet, intake.max_recipients, intake.max_message, intake.max_time
+    )
 
 
 def _relay_table(document: Document) -> dict[str, str | None]:

@@ -72,6 +72,9 @@ class IntakeSection(Section):
     )
     max_recipients: int = key("At most so many in one job.", IntakePolicy().max_recipients, ge=1)
     max_message: Size = key("The largest message file.", IntakePolicy().max_message, written="50MB")
+    max_time: Duration = key(
+        "An upload that takes longer to hash, copy and examine is rejected.", IntakePolicy().max_time, written="1h"
+    )
 
 
 class LogSection(Section):

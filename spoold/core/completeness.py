@@ -47,6 +47,7 @@ class IntakePolicy:
     quiet: bool = True
     max_recipients: int = 2_000_000
     max_message: int = 50_000_000
+    max_time: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pytest
 
 from spoold.agent import acceptance
 from spoold.agent.acceptance import Acceptance, Accepted, Prepared, is_large
+from spoold.agent.allowance import BOUNDLESS
 from spoold.agent.configuration import Defaults, Settings
 from spoold.agent.inbox import Seen
 from spoold.agent.taking import Taken
@@ -48,7 +49,7 @@ class Desk:
             entries = {entry.name: entry for entry in self.spool.files.walk(root, max_entries=10_000, max_depth=5)}
             seen = Seen(Verdict(Rule.READY), entries, os.geteuid(), 1)
             taken = Taken({path: path.encode() for path in files}, digest or name.encode())
-            return self.acceptance.prepare(name, root, seen, taken, Rule.READY, [], SETTINGS)
+            return self.acceptance.prepare(name, root, seen, taken, Rule.READY, [], SETTINGS, BOUNDLESS)
 
     def take(self, name: str, files: dict[str, bytes]) -> Accepted:
         return self.acceptance.accept([self.prepare(name, files)])[0]

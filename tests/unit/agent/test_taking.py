@@ -1,12 +1,14 @@
 """Taking an upload out of its sender's hands, and giving it back, whatever was in between."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from spoold.agent.allowance import Allowance, OvertimeError
 from spoold.agent.taking import (
     ChangedError,
     Taken,
@@ -14,6 +16,7 @@ from spoold.agent.taking import (
     content_digest,
     digest,
     give_back,
+    leave,
     make_way,
     remove_rest,
     secure,
@@ -120,6 +123,25 @@ def test_upload_of_another_owner_is_copied(spool: Spool) -> None:
     assert taken.hashes == {name: hashlib.sha256(data).digest() for name, data in JOB.items()}
     assert {path.stat().st_uid for path in there.rglob("*")} == {0}
     assert _tree(spool.path / "new" / ".claim-job") == JOB
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_copy_that_takes_too_long_leaves_nothing_and_goes_back_whole(spool: Spool) -> None:
+    folder = _upload(spool)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 12345, 12345)
+    entries = _look(spool)
+    claim(spool, "job")
+    make_way(spool, "job", entries)
+    ticks = itertools.count()
+    allowance = Allowance(lambda: float(next(ticks)))
+    with allowance.within(4.0), pytest.raises(OvertimeError, match=r"^reading it took longer than 4 s"):
+        take(spool, "job", entries, 12345, allowance=allowance)
+    assert _tree(spool.path / "active" / ".take-job")
+    leave(spool, "job")
+    assert _names(spool.path / "active" / ".take-job") == []
+    assert give_back(spool, "job") == "job"
+    assert _tree(spool.path / "new" / "job") == JOB
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
