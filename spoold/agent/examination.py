@@ -20,7 +20,7 @@ from spoold.core.manifest import Manifest, check_path
 from spoold.core.message import MessageError, MessageFacts, scan
 from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
-from spoold.storage.files import Entry, Files, Kind, NotRegularError, Path
+from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree
 from spoold.storage.record import NewRecipient
 
 #: Rows a commit: few, so that a commit with a chunk in it is hardly longer for the others who wait for it.
@@ -69,8 +69,7 @@ class Examination:
         date: datetime,
         token: str,
     ) -> None:
-        self._files = files
-        self._root = root
+        self._tree = Tree(files, root)
         self._entries = entries
         self._manifest = manifest
         self._policy = policy
@@ -87,7 +86,8 @@ class Examination:
     def run(self, progress: Callable[[int], None] = lambda _: None) -> Findings:
         """Look through everything. `progress` is told the number of recipients so far, once a chunk."""
         try:
-            self._run(progress)
+            with self._tree:
+                self._run(progress)
         except OvertimeError as error:
             self.findings.errors.append(str(error))
         return self.findings
@@ -131,11 +131,10 @@ class Examination:
         # No row is shorter than an octet and its line's end.
         if source is None or entry is None or entry.kind is not Kind.FILE or entry.size < 2 * limit:
             return False
-        path = tuple(source.split("/"))
         # What is wrong with the list is told when it is read for good.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
-            if sum(chunk.count(b"\n") for chunk in self._chunks(path)) >= limit:
-                rows = _reader(source)(self._chunks(path), source)
+            if sum(chunk.count(b"\n") for chunk in self._chunks(source)) >= limit:
+                rows = _reader(source)(self._chunks(source), source)
                 return next(itertools.islice(rows, limit, None), None) is not None
         return False
 
@@ -156,14 +155,14 @@ class Examination:
             self.findings.errors.append(f"{printable(source)}: is {entry.kind.value}; expected a plain file")
             return
         try:
-            yield from _reader(source)(self._chunks(tuple(source.split("/"))), source)
+            yield from _reader(source)(self._chunks(source), source)
         except NotRegularError as error:
             self.findings.errors.append(f"{printable(source)}: is {error}; expected a plain file")
         except OSError as error:
             self.findings.errors.append(f"{printable(source)}: {_why(error)}")
 
-    def _chunks(self, path: Path) -> Iterator[bytes]:
-        return self._allowance.over(self._files.chunks(self._root, path))
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        return self._allowance.over(self._tree.chunks(name))
 
     def _recipient(self, row: Row) -> NewRecipient:
         line, text, own, extra = row
@@ -203,7 +202,7 @@ class Examination:
     def _scan(self, path: str) -> tuple[MessageFacts | None, str | None]:
         """The facts of the message file `path`, or why it cannot be sent."""
         try:
-            parts = check_path(path)
+            check_path(path)
         except ValueError as error:
             return None, str(error)
         entry = self._entries.get(path)
@@ -218,7 +217,7 @@ class Examination:
             )
         message_id = f"<{self._token}.{len(self._messages) + 1}@{self._domain}>"
         try:
-            return scan(self._chunks(parts), name=path, date=self._date, message_id=message_id), None
+            return scan(self._chunks(path), name=path, date=self._date, message_id=message_id), None
         except MessageError as error:
             return None, str(error.problem)
         except NotRegularError as error:

@@ -104,7 +104,7 @@ def _facts(plain: tuple[int, bool, bool, str] | None) -> MessageFacts | None:
 
 def _plain(value: object) -> object:
     if isinstance(value, Entry):
-        return [*value.path], value.kind.name, value.size
+        return value.name, value.kind.name, value.size
     raise TypeError
 
 
@@ -166,8 +166,8 @@ def _examine(root: int, order: dict[str, object], pipe: _Pipe) -> Findings:
     policy = IntakePolicy(**order["policy"])  # type: ignore[arg-type]
     found = files.walk(root, max_entries=policy.max_recipients + 1000, max_depth=100)
     entries = {entry.name: entry for entry in found}
-    for path, kind, size in order["others"]:  # type: ignore[attr-defined]
-        entries["/".join(path)] = Entry(tuple(path), Kind[kind], size, 0, 0, 0, 0)
+    for name, kind, size in order["others"]:  # type: ignore[attr-defined]
+        entries[name] = Entry(name, Kind[kind], size, 0, 0, 0, 0)
     allowance = Allowance(spent=policy.max_time - float(str(order["seconds"])))
     with allowance.within(policy.max_time):
         return Examination(

@@ -5,13 +5,15 @@ are, so that looking again is cheap.
 """
 
 import contextlib
-import hashlib
+import functools
+import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spoold.agent.allowance import Allowance, OvertimeError
 from spoold.agent.event import log
+from spoold.agent.taking import hash_of
 from spoold.core.address import AddressError, parse_address
 from spoold.core.completeness import (
     MANIFEST,
@@ -30,7 +32,7 @@ from spoold.core.document import DocumentError
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.recipient import RecipientsError, Row, read_csv, read_txt
-from spoold.storage.files import Entry, Files, Kind, NotRegularError, TreeTooLargeError
+from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree, TreeTooLargeError
 
 #: Bytes of an upload that others do not wait for while they are read.
 LARGE_READING = 64 * 1024 * 1024
@@ -130,7 +132,8 @@ class Inbox:
         except TreeTooLargeError as error:
             return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
         entries = {entry.name: entry for entry in found}
-        tree = hash(frozenset((entry.name, _identity(entry)) for entry in found))
+        # In whatever order they come.
+        tree = functools.reduce(operator.xor, (hash((entry.name, _identity(entry))) for entry in found), len(found))
         if tree != upload.tree or not upload.looked:
             # At the first look the files' own times say how long they have been at rest; rsync cannot set those back.
             at_rest = 0.0
@@ -230,19 +233,17 @@ class Inbox:
     ) -> frozenset[str]:
         hashes = upload.hashes
         new = [name for name in wanted if name not in hashes or hashes[name][0] != _identity(entries[name])]
-        for name, chunks in self._chunks(root, upload, [entries[name] for name in new]):
-            digest = hashlib.sha256()
-            for chunk in chunks:
-                digest.update(chunk)
-            hashes[name] = (_identity(entries[name]), digest.hexdigest())
+        self._check(upload, [entries[name] for name in new])
+        with Tree(self._files, root) as tree:
+            for name in new:
+                digest = hash_of(upload.allowance.over(tree.chunks(name)))
+                hashes[name] = (_identity(entries[name]), digest.hexdigest())
         return frozenset(name for name, expected in wanted.items() if hashes[name][1] != expected)
 
-    def _chunks(self, root: int, upload: Upload, entries: list[Entry]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """The files' names and contents. Raises LargeReadingError before any is read."""
+    def _check(self, upload: Upload, entries: list[Entry]) -> None:
+        """Raise LargeReadingError if reading these would keep others waiting."""
         if not upload.patient and sum(entry.size for entry in entries) > LARGE_READING:
             raise LargeReadingError
-        for entry in entries:
-            yield entry.name, upload.allowance.over(self._files.chunks(root, entry.path))
 
     def _ends_in_newline(self, root: int, entry: Entry) -> bool:
         if entry.size == 0:
@@ -284,8 +285,8 @@ class Inbox:
         if source is None or source not in entries:
             return ()
         read = read_txt if source.lower().endswith(".txt") else read_csv
-        [(_, chunks)] = self._chunks(root, upload, [entries[source]])
-        return read(chunks, source)
+        self._check(upload, [entries[source]])
+        return read(upload.allowance.over(self._files.chunks(root, entries[source].path)), source)
 
 
 def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:

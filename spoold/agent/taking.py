@@ -17,7 +17,7 @@ from spoold.agent.allowance import BOUNDLESS, Allowance
 from spoold.core.completeness import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
-from spoold.storage.files import Entry, Kind, Path
+from spoold.storage.files import Entry, Files, Kind, Path, Tree
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 
 #: Bytes of an upload's name; a file system's 255 without the prefixes that it gets here.
@@ -42,7 +42,7 @@ class Taking:
     """
 
     name: str
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     hashes: Mapping[str, bytes]
     sizes: Mapping[str, int]
     unread: frozenset[str] = frozenset()
@@ -115,23 +115,22 @@ def take(
     files = spool.files
     move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
     hashes: dict[str, bytes] = {}
-    with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
+    with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
         wanted = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in wanted:
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             if move:
-                _move(spool, source, target, entry.path)
-                after = files.stat(target, entry.path)
-            elif entry.name in unread:
-                after = files.stat(source, entry.path)
+                _move(files, source, target, entry.name)
+                after = target.stat(entry.name)
             else:
-                hashes[entry.name] = _copy(spool, source, target, entry.path, allowance)
-                after = files.stat(source, entry.path)
+                if entry.name not in unread:
+                    hashes[entry.name] = _copy(files, source, target, entry.name, allowance)
+                after = source.stat(entry.name)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-    read = tuple(entry.path for entry in wanted if entry.name not in unread)
+    read = tuple(entry.name for entry in wanted if entry.name not in unread)
     return Taking(name, read, hashes, {entry.name: entry.size for entry in wanted}, unread)
 
 
@@ -143,10 +142,10 @@ def secure(spool: Spool, takings: Sequence[Taking]) -> None:
         return
     for taking in takings:
         with spool.job("active", TAKE + taking.name) as target:
-            for path in taking.files:
+            for path in map(_path, taking.files):
                 files.sync_file(target, path)
                 failpoint("file-synced")
-            for path in {path[:-1] for path in taking.files} | {()}:
+            for path in {path[:-1] for path in map(_path, taking.files)} | {()}:
                 with files.directory(target, path) as folder:
                     files.sync(folder)
 
@@ -160,11 +159,10 @@ def leave(spool: Spool, name: str) -> None:
 def digest(spool: Spool, taking: Taking, allowance: Allowance = BOUNDLESS) -> Taken:
     """The hashes of what was taken. Raises OvertimeError."""
     hashes = dict(taking.hashes)
-    with spool.job("active", TAKE + taking.name) as target:
-        for path in taking.files:
-            name = "/".join(path)
+    with spool.tree("active", TAKE + taking.name) as target:
+        for name in taking.files:
             if name not in hashes:
-                hashes[name] = _hash(spool, target, path, allowance)
+                hashes[name] = hash_of(allowance.over(target.chunks(name))).digest()
     whole = content_digest(hashes | _by_size(taking.sizes, taking.unread))
     return Taken(hashes, whole, taking.unread, tuple(_earlier_digests(taking, hashes)))
 
@@ -187,7 +185,9 @@ def _earlier_digests(taking: Taking, hashes: Mapping[str, bytes]) -> Iterator[by
 
 
 def _wanted(entries: Iterable[Entry]) -> list[Entry]:
-    return [entry for entry in entries if entry.path[0] not in (REPORT, READY) and not _is_rest(entry.name)]
+    return [
+        entry for entry in entries if entry.name.partition("/")[0] not in (REPORT, READY) and not _is_rest(entry.name)
+    ]
 
 
 def _is_rest(name: str) -> bool:
@@ -213,12 +213,15 @@ def give_back(spool: Spool, name: str) -> str:
     claimed = files.stat(spool.fd("new"), (CLAIM + name,)) is not None
     taken = files.stat(spool.fd("active"), (TAKE + name,)) is not None
     if claimed and taken:
-        with spool.job("new", CLAIM + name) as source, spool.job("active", TAKE + name) as target:
-            for entry in files.walk(target, max_entries=10_000_000, max_depth=100):
-                if entry.kind is Kind.FILE and files.stat(source, entry.path) is None:
+        with spool.job("active", TAKE + name) as root:
+            entries = files.walk(root, max_entries=10_000_000, max_depth=100)
+        with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
+            for entry in entries:
+                if entry.kind is Kind.FILE and source.stat(entry.name) is None:
                     with contextlib.suppress(FileNotFoundError):
-                        _move(spool, target, source, entry.path)
-            files.sync(source)
+                        _move(files, target, source, entry.name)
+        with spool.job("new", CLAIM + name) as folder:
+            files.sync(folder)
         files.remove_tree(spool.fd("active"), TAKE + name)
     back, number = name, 1
     while files.stat(spool.fd("new"), (back,)) is not None:
@@ -246,28 +249,32 @@ def remove_rest(spool: Spool, job: str) -> None:
     spool.files.remove_tree(spool.fd("new"), TAKEN + job)
 
 
-def _move(spool: Spool, source: int, target: int, path: Path) -> None:
-    with spool.files.directory(source, path[:-1]) as here, spool.files.directory(target, path[:-1]) as there:
-        spool.files.rename(here, path[-1], there, path[-1])
+def _path(name: str) -> Path:
+    return tuple(name.split("/"))
 
 
-def _copy(spool: Spool, source: int, target: int, path: Path, allowance: Allowance) -> bytes:
+def _move(files: Files, source: Tree, target: Tree, name: str) -> None:
+    here, child = source.locate(name)
+    there, _ = target.locate(name)
+    files.rename(here, child, there, child)
+
+
+def _copy(files: Files, source: Tree, target: Tree, name: str, allowance: Allowance) -> bytes:
     """A private copy: only that is safe from a writer of another uid who has the file open."""
     digest = hashlib.sha256()
-    files = spool.files
-    with files.directory(target, path[:-1]) as there:
-        fd = files.create(there, path[-1])
-        try:
-            for chunk in allowance.over(files.chunks(source, path)):
-                digest.update(chunk)
-                files.write(fd, chunk)
-        finally:
-            os.close(fd)
+    fd = files.create(*target.locate(name))
+    try:
+        for chunk in allowance.over(source.chunks(name)):
+            digest.update(chunk)
+            files.write(fd, chunk)
+    finally:
+        os.close(fd)
     return digest.digest()
 
 
-def _hash(spool: Spool, root: int, path: Path, allowance: Allowance) -> bytes:
+def hash_of(chunks: Iterable[bytes]) -> "hashlib._Hash":
+    """Their SHA-256."""
     digest = hashlib.sha256()
-    for chunk in allowance.over(spool.files.chunks(root, path)):
+    for chunk in chunks:
         digest.update(chunk)
-    return digest.digest()
+    return digest

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 from spoold.failpoint import failpoint
 
@@ -53,9 +54,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a tree. `path` is relative to the tree's root; times are nanoseconds since the epoch."""
+    """One entry of a tree. `name` is its path from the tree's root, parts joined by /; times are nanoseconds since the
+    epoch.
 
-    path: Path
+    There may be hundreds of thousands: what is known by an entry's name has that very string, not one like it.
+    """
+
+    name: str
     kind: Kind
     size: int
     mtime_ns: int
@@ -64,9 +69,9 @@ class Entry:
     uid: int
 
     @property
-    def name(self) -> str:
-        """The path as people write it."""
-        return "/".join(self.path)
+    def path(self) -> Path:
+        """The parts of the name."""
+        return tuple(self.name.split("/"))
 
     @property
     def fingerprint(self) -> tuple[int, int, int]:
@@ -180,10 +185,18 @@ class Files:
 
     def stat(self, root: int, path: Path) -> Entry | None:
         """The entry `path`, None where there is none."""
+        if len(path) == 1:
+            return self._stat(root, path[0])
         try:
             with self.directory(root, path[:-1]) as parent:
-                return _entry(path, os.stat(path[-1], dir_fd=parent, follow_symlinks=False))
+                return self._stat(parent, path[-1], "/".join(path))
         except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _stat(self, parent: int, child: str, name: str | None = None) -> Entry | None:
+        try:
+            return _entry(name or child, os.stat(child, dir_fd=parent, follow_symlinks=False))
+        except FileNotFoundError:
             return None
 
     def names(self, fd: int) -> list[str]:
@@ -196,17 +209,15 @@ class Files:
         """
         found: list[Entry] = []
 
-        def visit(fd: int, prefix: Path) -> None:
-            if len(prefix) >= max_depth:
-                raise TreeTooLargeError(f"{'/'.join(prefix)[:100]} is more than {max_depth} folders deep")
-            with os.scandir(fd) as listing:
-                children = list(listing)
-            for child in children:
-                if not prefix and child.name in skip:
+        def visit(fd: int, folder: str, depth: int) -> None:
+            if depth >= max_depth:
+                raise TreeTooLargeError(f"{folder[:100]} is more than {max_depth} folders deep")
+            for child in os.listdir(fd):
+                if not depth and child in skip:
                     continue
-                path = (*prefix, child.name)
+                name = f"{folder}/{child}" if depth else child
                 try:
-                    entry = _entry(path, os.stat(child.name, dir_fd=fd, follow_symlinks=False))
+                    entry = _entry(name, os.stat(child, dir_fd=fd, follow_symlinks=False))
                 except FileNotFoundError:
                     continue
                 found.append(entry)
@@ -214,15 +225,15 @@ class Files:
                     raise TreeTooLargeError(f"more than {max_entries} files")
                 if entry.kind is Kind.DIRECTORY:
                     try:
-                        below = self.open_directory(fd, child.name)
+                        below = self.open_directory(fd, child)
                     except (FileNotFoundError, NotADirectoryError):
                         continue
                     try:
-                        visit(below, path)
+                        visit(below, name, depth + 1)
                     finally:
                         os.close(below)
 
-        visit(root, ())
+        visit(root, "", 0)
         return found
 
     def make_directory(self, parent: int, name: str, mode: int = 0o777) -> None:
@@ -351,6 +362,53 @@ class Files:
         return found.f_bavail * found.f_frsize
 
 
+class Tree:
+    """The files below one directory, by name. Keeps the folder open that was looked into last: thousands stand in one.
+
+    For one thread, and for the length of a with block; `root` stays open longer.
+    """
+
+    def __init__(self, files: Files, root: int) -> None:
+        self._files = files
+        self._root = self._fd = root
+        self._folder = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._look_into("", self._root)
+
+    def locate(self, name: str) -> tuple[int, str]:
+        """The descriptor of the folder that `name` stands in, valid until the next call, and its last part."""
+        folder, _, child = name.rpartition("/")
+        if folder != self._folder:
+            if folder:
+                with self._files.directory(self._root, tuple(folder.split("/"))) as fd:
+                    self._look_into(folder, os.dup(fd))
+            else:
+                self._look_into("", self._root)
+        return self._fd, child
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The content of the file `name` in pieces. Raises as `Files.open_file` does."""
+        fd, child = self.locate(name)
+        yield from self._files.chunks(fd, (child,))
+
+    def stat(self, name: str) -> Entry | None:
+        """The entry `name`, but for its name, None where there is none."""
+        try:
+            fd, child = self.locate(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return self._files.stat(fd, (child,))
+
+    def _look_into(self, folder: str, fd: int) -> None:
+        if self._fd != self._root:
+            os.close(self._fd)
+        self._folder, self._fd = folder, fd
+
+
 def _kind(status: os.stat_result) -> Kind:
     mode = status.st_mode
     if stat.S_ISREG(mode):
@@ -370,9 +428,9 @@ def _staged(name: str) -> str:
     return f".{name}.tmp"
 
 
-def _entry(path: Path, status: os.stat_result) -> Entry:
+def _entry(name: str, status: os.stat_result) -> Entry:
     return Entry(
-        path,
+        name,
         _kind(status),
         status.st_size,
         status.st_mtime_ns,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from spoold.core.problem import UserError
-from spoold.storage.files import Files
+from spoold.storage.files import Files, Tree
 
 FOLDERS = ("new", "active", "deferred", "done")
 CLAIM = ".claim-"
@@ -165,6 +165,12 @@ class Spool:
             yield fd
         finally:
             os.close(fd)
+
+    @contextlib.contextmanager
+    def tree(self, folder: str, name: str) -> Iterator[Tree]:
+        """The files of a job, for the length of a with block."""
+        with self.job(folder, name) as root, Tree(self.files, root) as tree:
+            yield tree
 
     def move(self, name: str, source: str, target: str, new_name: str | None = None) -> None:
         """Rename `source/name` to `target/new_name` and make the move durable."""

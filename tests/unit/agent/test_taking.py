@@ -168,7 +168,7 @@ def test_file_that_changed_since_the_look_gives_the_whole_back(spool: Spool, own
     (folder / "message.eml").write_bytes(b"Subject: other\n\nlonger than before\n")
     claim(spool, "job")
     uid = os.geteuid() if own else os.geteuid() + 1
-    entries = [Entry(e.path, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in entries]
+    entries = [Entry(e.name, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in entries]
     make_way(spool, "job", entries)
     with pytest.raises(ChangedError, match=r"^message\.eml changed while the upload was being taken$"):
         take(spool, "job", entries, uid)
@@ -180,7 +180,7 @@ def test_file_that_changed_since_the_look_gives_the_whole_back(spool: Spool, own
 def test_file_that_changes_while_it_is_copied_is_noticed(spool: Spool, files: Scripted) -> None:
     _upload(spool)
     uid = os.geteuid() + 1
-    entries = [Entry(e.path, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in _look(spool)]
+    entries = [Entry(e.name, e.kind, e.size, e.mtime_ns, e.ctime_ns, e.inode, uid) for e in _look(spool)]
     claim(spool, "job")
     files.changed = {"message.eml": b"Subject: x\n\nsomething else entirely\n"}
     make_way(spool, "job", entries)
