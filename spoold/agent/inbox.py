@@ -272,7 +272,7 @@ class Inbox:
                 needs_shared = needs_shared or not row.message
                 path = row.message or manifest.message
                 if path not in messages and path in entries:
-                    messages.add(path)
+                    messages.add(entries[path].name)
             found = _Counts(recipients, len(messages), needs_shared)
         upload.counts = (upload.tree, found)
         return found

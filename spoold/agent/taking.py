@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from spoold.agent.allowance import BOUNDLESS, Allowance
@@ -38,7 +38,8 @@ class ChangedError(Exception):
 class Taking:
     """An upload whose files were brought over, not yet durable. `hashes` are those of copies.
 
-    `files` are those to be read, `sizes` all by name, those that are `unread` too.
+    `files` are those to be read. `sizes` are those of files that are `unread`, and of those that a lower limit would have left
+    unread.
     """
 
     name: str
@@ -131,7 +132,13 @@ def take(
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
     read = tuple(entry.name for entry in wanted if entry.name not in unread)
-    return Taking(name, read, hashes, {entry.name: entry.size for entry in wanted}, unread)
+    return Taking(
+        name,
+        read,
+        hashes,
+        {entry.name: entry.size for entry in wanted if entry.size >= _LARGE or entry.name in unread},
+        unread,
+    )
 
 
 def secure(spool: Spool, takings: Sequence[Taking]) -> None:
@@ -163,13 +170,14 @@ def digest(spool: Spool, taking: Taking, allowance: Allowance = BOUNDLESS) -> Ta
         for name in taking.files:
             if name not in hashes:
                 hashes[name] = hash_of(allowance.over(target.chunks(name))).digest()
-    whole = content_digest(hashes | _by_size(taking.sizes, taking.unread))
+    whole = _content_digest(hashes, taking, taking.unread)
     return Taken(hashes, whole, taking.unread, tuple(_earlier_digests(taking, hashes)))
 
 
-def _by_size(sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, bytes]:
-    """What stands for the hashes of files that are not read."""
-    return {name: hashlib.sha256(b"unread" + sizes[name].to_bytes(8)).digest() for name in names}
+def _content_digest(hashes: Mapping[str, bytes], taking: Taking, unread: Set[str]) -> bytes:
+    """The digest of all, files that are not read by their sizes."""
+    by_size = {name: hashlib.sha256(b"unread" + taking.sizes[name].to_bytes(8)).digest() for name in unread}
+    return content_digest({**hashes, **by_size} if by_size else hashes)
 
 
 def _earlier_digests(taking: Taking, hashes: Mapping[str, bytes]) -> Iterator[bytes]:
@@ -181,7 +189,7 @@ def _earlier_digests(taking: Taking, hashes: Mapping[str, bytes]) -> Iterator[by
     }
     for least in sorted(set(large.values()), reverse=True)[:_LIMITS]:
         names = taking.unread.union(name for name, size in large.items() if size >= least)
-        yield content_digest({**hashes, **_by_size(taking.sizes, names)})
+        yield _content_digest(hashes, taking, names)
 
 
 def _wanted(entries: Iterable[Entry]) -> list[Entry]:
