@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import os
 import resource
 import time
@@ -15,6 +16,9 @@ from spoold.cli.command import configuration, open_spool
 from spoold.storage.database import DatabaseError
 from spoold.storage.spooldir import Spool
 
+#: malloc.h
+_M_ARENA_MAX = -8
+
 
 def run(options: argparse.Namespace) -> int:
     """Run until a signal, or, draining, until nothing is left that could be sent now."""
@@ -24,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     spool = open_spool(found.spool)
     spool.adopt_umask()
     _raise_limits()
+    _share_heap()
 
     def reload() -> Configuration:
         try:
@@ -60,6 +65,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+def _share_heap() -> None:
+    """One heap for all threads, of glibc's: with one each, what every one of them keeps free adds up to 15-20 MB."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _raise_limits() -> None:
