@@ -167,7 +167,8 @@ class Acceptance:
             except DocumentError as error:
                 errors.extend(str(problem) for problem in error.problems)
         elif not cancelled and not errors:
-            errors.append(read_manifest(self._spool.files, root, seen.entries)[1] or f"{MANIFEST} is missing")
+            _, problem, _ = read_manifest(self._spool.files, root, seen.entries, settings.defaults.zone)
+            errors.append(problem or f"{MANIFEST} is missing")
         findings = Findings()
         if manifest is not None and not errors:
             errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))

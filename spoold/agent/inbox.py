@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
 from spoold.agent.allowance import Allowance, OvertimeError
 from spoold.agent.event import log
@@ -102,18 +103,20 @@ class Seen:
 
 
 class Inbox:
-    """Looks at uploads. `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+    """Looks at uploads. `zone` is the agent's; `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
 
     def __init__(
         self,
         files: Files,
         policy: IntakePolicy,
+        zone: tzinfo,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._files = files
         self.policy = policy
+        self.zone = zone
         self._clock = clock
         self._monotonic = monotonic
 
@@ -195,7 +198,7 @@ class Inbox:
         specials = {
             name: entry.kind.value for name, entry in entries.items() if name not in files and name not in directories
         }
-        manifest, problem, incomplete = read_manifest(self._files, root, entries)
+        manifest, problem, incomplete = read_manifest(self._files, root, entries, self.zone)
         seal, wrong = None, frozenset[str]()
         if SEAL in files:
             text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
@@ -289,15 +292,20 @@ class Inbox:
         return read(upload.allowance.over(self._files.chunks(root, entries[source].path)), source)
 
 
-def read_manifest(files: Files, root: int, entries: dict[str, Entry]) -> tuple[Manifest | None, str | None, bool]:
-    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read."""
+def read_manifest(
+    files: Files, root: int, entries: dict[str, Entry], zone: tzinfo
+) -> tuple[Manifest | None, str | None, bool]:
+    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read.
+
+    `zone` is the agent's.
+    """
     entry = entries.get(MANIFEST)
     if entry is None:
         return None, f"{MANIFEST} is missing", True
     if entry.kind is not Kind.FILE:
         return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
     try:
-        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)), None, False
+        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT), zone=zone), None, False
     except DocumentError as error:
         return None, str(error.problems[0]), error.incomplete
     except NotRegularError as error:

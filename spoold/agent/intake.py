@@ -56,10 +56,11 @@ class Intake:
             spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
         )
         self._reserve = reserve
-        self._inbox = Inbox(spool.files, settings.policy, clock=clock, monotonic=monotonic)
+        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
         self._pickups = Pickups(spool, clock=clock)
         self._uploads: dict[str, Upload] = {}
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="intake")
+        # One: a second would only take Python's lock from the first at every step.
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._large_threads = [ThreadPoolExecutor(1, thread_name_prefix="large") for _ in range(_USERS)]
         self._users: dict[int, int] = {}
         self._renamed: set[str] = set()
@@ -72,6 +73,7 @@ class Intake:
     def use(self, settings: Settings) -> None:
         self._settings = settings
         self._inbox.policy = settings.policy
+        self._inbox.zone = settings.defaults.zone
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 

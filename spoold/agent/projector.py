@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from spoold.agent.event import log
-from spoold.agent.reporter import LONG_AGO, Paper, Reporter
+from spoold.agent.reporter import LARGE, LONG_AGO, Paper, Reporter
 from spoold.storage.database import DatabaseError
 
 _TICK = 0.25
@@ -40,8 +40,10 @@ class Projector:
         self._reporter = reporter
         self._papers: dict[int, Paper] = {}
         self._pending: set[int] = set()
+        # One each: threads that write at the same time take Python's lock from each other at every step.
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
-        self._slow = ThreadPoolExecutor(2, thread_name_prefix="report")
+        self._small = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="list")
         self._tasks: set[asyncio.Task[None]] = set()
         self._stale: deque[tuple[int, bool]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
@@ -68,6 +70,7 @@ class Projector:
         now = time.monotonic() + _FIRST
         paper.status_at, paper.table_at = now - _STATUS_EVERY, now - _TABLE_EVERY
         paper.table_cost = total * _ROW
+        paper.small = total <= LARGE
         self.changed(job_id)
 
     def refresh(self, job_ids: Sequence[int]) -> None:
@@ -112,14 +115,14 @@ class Projector:
         for paper in list(self._papers.values()):
             if paper.dirty or paper.table_dirty:
                 paper.dirty = paper.table_dirty = False
-                await loop.run_in_executor(self._slow, self._reporter.write, [paper], True)
-        await loop.run_in_executor(self._slow, self._reporter.press.finish)
-        self._quick.shutdown()
-        self._slow.shutdown()
+                await loop.run_in_executor(self._large, self._reporter.write, [paper], True)
+        await loop.run_in_executor(self._large, self._reporter.press.finish)
+        for threads in (self._quick, self._small, self._large):
+            threads.shutdown()
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        due: dict[bool, list[Paper]] = {False: [], True: []}
+        due: dict[tuple[bool, bool], list[Paper]] = {}
         for job_id in list(self._pending):
             paper = self._papers[job_id]
             if not (paper.dirty or paper.table_dirty):
@@ -134,8 +137,8 @@ class Projector:
             paper.dirty = False
             if table:
                 paper.table_dirty = False
-            due[table].append(paper)
-        for table, papers in due.items():
+            due.setdefault((table, paper.small), []).append(paper)
+        for (table, _), papers in due.items():
             for start in range(0, len(papers), _BATCH):
                 self._start(papers[start : start + _BATCH], table)
 
@@ -166,7 +169,8 @@ class Projector:
     async def _write(self, papers: list[Paper], whole: bool) -> None:
         loop = asyncio.get_running_loop()
         try:
-            done = await loop.run_in_executor(self._slow if whole else self._quick, self._reporter.write, papers, whole)
+            threads = self._small if all(paper.small for paper in papers) else self._large
+            done = await loop.run_in_executor(threads if whole else self._quick, self._reporter.write, papers, whole)
         finally:
             for paper in papers:
                 paper.busy = False

@@ -28,8 +28,8 @@ from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 
-#: A job with more recipients is written by itself, after the others.
-_LARGE = 2000
+#: A job with more recipients is written by itself, where no other waits for it.
+LARGE = 2000
 #: More jobs than this are synced with their whole file system.
 _MANY = 10
 _MARK_EVERY = 30.0
@@ -50,6 +50,7 @@ class Paper:
     dirty: bool = True
     busy: bool = False
     new: bool = False  # nobody sends it yet: its page is left to the first change
+    small: bool = False  # known to have few recipients: its list is written in no time
     status_at: float = LONG_AGO
     table_at: float = LONG_AGO
     table_cost: float = 0.0
@@ -115,8 +116,10 @@ class Reporter:
         # The word that a job has ended may come after its last report, which was written by the database's.
         done = {paper.job_id for paper, job in jobs if job is None or self._has_ended(job)}
         jobs = [(paper, job) for paper, job in jobs if paper.job_id not in done]
-        small = [(paper, job) for paper, job in jobs if job is not None and job.total <= _LARGE]
-        large = [[(paper, job)] for paper, job in jobs if job is not None and job.total > _LARGE]
+        for paper, job in jobs:
+            paper.small = job is not None and job.total <= LARGE
+        small = [(paper, job) for paper, job in jobs if job is not None and paper.small]
+        large = [[(paper, job)] for paper, job in jobs if job is not None and not paper.small]
         for group in (small, *large):
             done |= self._write_jobs(group, whole)
         return done

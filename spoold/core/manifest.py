@@ -5,6 +5,7 @@ recipients: a bad one is that recipient's failure, not the manifest's. An edited
 the same function.
 """
 
+import functools
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from spoold.core.state import OnUncertain
 
 DEFAULT_MESSAGE = "message.eml"
 DEFAULT_RELAY = "default"
+#: A manifest up to this size, in bytes, is kept for when it comes again: many jobs have the same.
+_SHORT = 4096
 
 
 class Priority(StrEnum):
@@ -109,6 +112,10 @@ def parse_manifest(data: bytes, name: str = "job.yaml", *, zone: tzinfo = UTC) -
     `zone` is the agent's: a moment without an offset is taken in the job's `timezone`, and without one in
     that.
     """
+    return (_parse_again if len(data) <= _SHORT else _parse)(data, name, zone)
+
+
+def _parse(data: bytes, name: str, zone: tzinfo) -> Manifest:
     document = load(data, name)
     form = validate(document, ManifestForm)
     notes: list[str] = []
@@ -144,6 +151,9 @@ def parse_manifest(data: bytes, name: str = "job.yaml", *, zone: tzinfo = UTC) -
         allow_duplicate=form.allow_duplicate,
         notes=tuple(notes),
     )
+
+
+_parse_again = functools.lru_cache(maxsize=256)(_parse)
 
 
 def check_path(text: str) -> tuple[str, ...]:

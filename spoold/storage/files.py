@@ -286,9 +286,11 @@ class Files:
     def stage(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
         """Write `chunks` beside the file `name`, for `publish`; returns the size."""
         temporary = _staged(name)
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            fd = self.create(parent, temporary)
+        except FileExistsError:  # of a process that was killed
             self.unlink(parent, temporary)
-        fd = self.create(parent, temporary)
+            fd = self.create(parent, temporary)
         size = 0
         try:
             try:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
-from spoold.agent.configuration import Settings
+from spoold.agent.configuration import Defaults, Settings
 from spoold.agent.intake import Intake
 from spoold.core.completeness import IntakePolicy
 from spoold.storage.files import Files
@@ -28,7 +29,8 @@ def test_scan_that_the_end_overtakes_takes_nothing_and_raises_nothing(tmp_path: 
     (tmp_path / "new" / "job").mkdir()
     spool = Listed(tmp_path, Files())
     nobody = cast(Any, None)
-    settings = Settings(IntakePolicy(), nobody, ())
+    defaults = Defaults(ZoneInfo("UTC"), nobody, nobody)
+    settings = Settings(IntakePolicy(), defaults, ())
     intake = Intake(
         spool,
         nobody,
