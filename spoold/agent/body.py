@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
-from spoold.core.message import MessageFacts, prepare, stuff, wire
+from spoold.core.message import prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
 from spoold.storage.files import NotRegularError
@@ -78,10 +78,10 @@ class BodyReader:
             return cached
         if (root := self._roots.get(job)) is None:
             return None
-        content = self._spool.files.read_at_once(root, tuple(message.path.split("/")), self._buffer)
+        content = self._spool.files.read_at_once(root, message.path, self._buffer)
         if content is None or hashlib.sha256(content).digest() != message.sha256:
             return None
-        return wire(content, _facts(message))
+        return wire(content, message.added)
 
     async def _keep_root(self, job: str) -> None:
         loop = asyncio.get_running_loop()
@@ -115,7 +115,7 @@ class BodyReader:
             content = b"".join(self._spool.files.chunks(parent, (name,)))
             if hashlib.sha256(content).digest() != message.sha256:
                 return _changed(message)
-            return wire(content, _facts(message))
+            return wire(content, message.added)
         except NotRegularError as error:
             return BodyError(f"{message.path} has become {error} since the job was taken")
         except OSError as error:
@@ -143,7 +143,6 @@ class BodyReader:
 
     def _pieces(self, job: str, message: Message) -> Generator[bytes, None, None]:
         digest = hashlib.sha256()
-        facts = _facts(message)
         path = tuple(message.path.split("/"))
 
         def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -155,7 +154,7 @@ class BodyReader:
         try:
             with self._spool.files.closing(self._open(job)) as root:
                 # The last piece waits for the digest, so that a stream ends before its dot when the file was changed.
-                for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path)), facts)):
+                for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path)), message.added)):
                     if held:
                         yield held
                     held = piece
@@ -171,10 +170,6 @@ class BodyReader:
 
 def _parent(message: Message) -> tuple[str, ...]:
     return tuple(message.path.split("/")[:-1])
-
-
-def _facts(message: Message) -> MessageFacts:
-    return MessageFacts(message.size, message.eight_bit, message.eight_bit_header, message.added)
 
 
 def _unreadable(message: Message, error: OSError) -> BodyError:

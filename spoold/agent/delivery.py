@@ -34,7 +34,7 @@ _LONG = 2.0
 class Work(Protocol):
     """What a delivery wants of the dispatcher."""
 
-    def claim(self, delivery: "Delivery") -> tuple[LiveJob, list[DueRecipient]] | None: ...
+    def claims(self, delivery: "Delivery", most: int) -> list[tuple[LiveJob, list[DueRecipient]]]: ...
     def used(self) -> list[tuple[str, float]]: ...
     def has_work(self, delivery: "Delivery") -> bool: ...
     def is_wanted(self, delivery: "Delivery") -> bool: ...
@@ -45,7 +45,7 @@ class Work(Protocol):
     def relay_changed(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Claim:
     """Recipients of one transaction, and the connection that they go by."""
 
@@ -182,42 +182,45 @@ class Delivery:
 
     def _take(self) -> list[_Claim]:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
-        claims: list[_Claim] = []
         now = self._monotonic()
-        for load in (0, 1):
-            for number, link in enumerate(self._pool.open):
-                if link.load != load or not link.session.usable or link.ended.is_set():
-                    continue
-                if number >= self._concurrency.width:
-                    if not load:
-                        link.ended.set()
-                    continue
-                # Nobody gets in line behind what takes long.
-                if load and (link.session.depth == 1 or link.large or now - link.since > _LONG):
-                    continue
-                found = self._work.claim(self)
-                if found is None:
-                    return claims
-                claim = _Claim(link, *found)
-                link.load += 1
-                link.since = now
-                link.large = claim.recipients[0].message.size > WHOLE
-                claims.append(claim)
+        idle, busy = [], []
+        for number, link in enumerate(self._pool.open):
+            if link.load > 1 or not link.session.usable or link.ended.is_set():
+                continue
+            if number >= self._concurrency.width:
+                if not link.load:
+                    link.ended.set()
+            elif not link.load:
+                idle.append(link)
+            # Nobody gets in line behind what takes long.
+            elif link.session.depth > 1 and not link.large and now - link.since <= _LONG:
+                busy.append(link)
+        room = idle + busy
+        claims = [
+            _Claim(link, job, recipients)
+            for link, (job, recipients) in zip(room, self._work.claims(self, len(room)), strict=False)
+        ]
+        for claim in claims:
+            claim.link.load += 1
+            claim.link.since = now
+            claim.link.large = claim.recipients[0].message.size > WHOLE
         return claims
 
     async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
         """Read the messages while the intents are being written, then begin."""
         try:
             bodies = await self._bodies.many([(claim.job.name, claim.recipients[0].message) for claim in claims])
-            granted = set(await granting)
+            granted = await granting
             failpoint("after-intent")
         except BaseException:
             for claim in claims:
                 self._pool.free(claim.link)
             raise
+        if len(granted) < sum(len(claim.recipients) for claim in claims):
+            claims = [self._granted(claim, set(granted)) for claim in claims]
         for claim, body in zip(claims, bodies, strict=True):
             try:
-                self._begin(self._granted(claim, granted), body)
+                self._begin(claim, body)
             except DatabaseError:
                 self._pool.free(claim.link)
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -331,11 +332,17 @@ class Dispatcher:
 
     # --- for the deliveries -------------------------------------------------------------------------------------------
 
-    def claim(self, delivery: Delivery) -> tuple[LiveJob, list[DueRecipient]] | None:
-        """The next recipients to send through `delivery`, jobs taking turns; None if there are none now."""
-        if self.stopping or self.disk_full:
-            return None
-        return self._turns.next(delivery, self._clock())
+    def claims(self, delivery: Delivery, most: int) -> list[tuple[LiveJob, list[DueRecipient]]]:
+        """The recipients of the next transactions through `delivery`, at most `most`, jobs taking turns."""
+        found: list[tuple[LiveJob, list[DueRecipient]]] = []
+        now = self._clock()
+        while len(found) < most and not self.stopping and not self.disk_full:
+            turn = self._turns.next(delivery, now, most - len(found))
+            if turn is None:
+                break
+            job, claims = turn
+            found += [(job, claim) for claim in claims]
+        return found
 
     def _throttle(self, job: LiveJob, until: float) -> None:
         """The job is out of the rotation until a rate permits its next message."""
@@ -383,16 +390,16 @@ class Dispatcher:
     def recorded(self, job: LiveJob, records: list[Record]) -> None:
         """Outcomes are durable."""
         self._tally.recorded(records, job.sendable_from)
-        for record in records:
-            transition = record.transition
-            job.open.discard(record.recipient.id)
-            if record.counted:
-                job.counts[record.recipient.state] = job.counts.get(record.recipient.state, 0) - 1
-                job.counts[transition.state] = job.counts.get(transition.state, 0) + 1
-                if transition.state is RecipientState.SENT:
-                    self.sent += 1
-            if transition.due_at is not None:
-                job.due_at(transition.due_at)
+        job.open.difference_update([record.recipient.id for record in records])
+        moves = Counter([(record.recipient.state, record.transition.state) for record in records if record.counted])
+        for (before, after), count in moves.items():
+            job.counts[before] = job.counts.get(before, 0) - count
+            job.counts[after] = job.counts.get(after, 0) + count
+            if after is RecipientState.SENT:
+                self.sent += count
+        dues = [record.transition.due_at for record in records if record.transition.due_at is not None]
+        if dues:
+            job.due_at(min(dues))
         self._changed(job.id)
         if not job.open or job.is_short:
             self.touch(job)

@@ -43,15 +43,21 @@ EVENTS: dict[str, tuple[str, str]] = {
     "report.failed": ("error", "a report could not be written; it is tried again; `job`, `error`"),
 }  # fmt: skip
 
+_LEVELS = ("debug", "info", "warning", "error", "critical")
 _logger = structlog.get_logger("spoold")
+_unwanted: frozenset[str] = frozenset()
 
 
-def rebind() -> None:
-    """Log by structlog's present configuration from here on; a bound logger keeps the one that it was first used with."""
-    global _logger
+def rebind(level: str) -> None:
+    """Log by structlog's present configuration, from `level` on; a bound logger keeps the one that it was first used with."""
+    global _logger, _unwanted
     _logger = structlog.get_logger("spoold")
+    below = _LEVELS[: _LEVELS.index(level)]
+    _unwanted = frozenset(event for event, (its, _) in EVENTS.items() if its in below)
 
 
 def log(event: str, **fields: Any) -> None:
     """Log one of `EVENTS` at its level; fields without a value are left out."""
+    if event in _unwanted:
+        return  # there may be thousands a second
     getattr(_logger, EVENTS[event][0])(event, **{name: value for name, value in fields.items() if value is not None})

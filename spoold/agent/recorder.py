@@ -42,20 +42,21 @@ class Recorder:
         ended, self._ended = self._ended, []
         now = self._clock()
         by_job: dict[int, tuple[LiveJob, list[Record]]] = {}
-        everything = []
+        everything: list[Record] = []
+        last = None
         for job, recipients, outcomes, remote_mta in ended:
-            records = []
-            last = None
+            if (of_job := by_job.get(job.id)) is None:
+                of_job = by_job[job.id] = (job, [])
             for recipient, outcome in zip(recipients, outcomes, strict=True):
-                # Most recipients of a transaction have the same past and the same outcome.
-                past = (outcome, recipient.state, recipient.attempts, recipient.first_attempt_at)
+                # Most recipients of a job have the same past and the same outcome.
+                past = (outcome, recipient.state, recipient.attempts, recipient.first_attempt_at, job.id)
                 if past != last:
                     transition = _transition(job, recipient, outcome, now)
                     counted = outcome.result is not Result.RETURNED
                     last = past
-                records.append(Record(recipient, transition, self._relay, remote_mta, now, counted))
-            by_job.setdefault(job.id, (job, []))[1].extend(records)
-            everything += records
+                record = Record(recipient, transition, self._relay, remote_mta, now, counted)
+                of_job[1].append(record)
+                everything.append(record)
         try:
             written = self._journal.record(everything)
         except DatabaseError:
@@ -89,11 +90,12 @@ def _transition(job: LiveJob, recipient: DueRecipient, outcome: Outcome, now: fl
 def tell(job: LiveJob, recipients: list[DueRecipient], outcomes: list[Outcome], relay: str) -> None:
     """Log what came of one transaction."""
     results = [outcome.result for outcome in outcomes]
-    common = {"job": job.name, "message": recipients[0].message.path, "relay": relay}
+    path = recipients[0].message.path
     if sent := results.count(Result.SENT):
-        log("message.sent", recipients=sent, **common)
+        log("message.sent", recipients=sent, job=job.name, message=path, relay=relay)
         if sent == len(results):
             return
+    common = {"job": job.name, "message": path, "relay": relay}
     if uncertain := results.count(Result.UNCERTAIN):
         first = outcomes[results.index(Result.UNCERTAIN)]
         log("message.uncertain", recipients=uncertain, error=first.diagnostic, **common)

@@ -1,15 +1,17 @@
 """Whose recipients are claimed next: the jobs in rotation, each as far as the rates of agent, relay, job and domain permit."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 
 from spoold.agent.delivery import Delivery
-from spoold.agent.limiter import Limiter, room, speed
+from spoold.agent.limiter import Limit, Limiter, room, speed
 from spoold.agent.live import LiveJob
 from spoold.agent.rotation import Rotation
 from spoold.agent.route import Routes
-from spoold.agent.tally import Limit, Tally
+from spoold.agent.tally import Limit as Limited
+from spoold.agent.tally import Tally
 from spoold.core.forecast import Load
 from spoold.storage.record import DueRecipient
 
@@ -72,11 +74,13 @@ class Turns:
         """The clock was set: the rates are asked anew."""
         self._pauses.clear()
 
-    def next(self, delivery: Delivery, now: float) -> tuple[LiveJob, list[DueRecipient]] | None:
-        """The next recipients to send through `delivery`, jobs taking turns; None if there are none now."""
+    def next(self, delivery: Delivery, now: float, most: int) -> tuple[LiveJob, list[list[DueRecipient]]] | None:
+        """The job whose turn it is to send through `delivery`, and the recipients of its next transaction; of its next
+        `most` where no other job waits and no rate counts them. None if there are none now.
+        """
         shared = self._limiter.of_relay(delivery.relay.name)
         if (at := self._limiter.permit(shared, now)) > now:
-            self._tally.waits(Limit.RELAY, at - now)
+            self._tally.waits(Limited.RELAY, at - now)
             self._pauses[delivery.relay.name] = at
             self._paused()
             return None
@@ -87,36 +91,43 @@ class Turns:
                     continue
                 limits = shared + self._limiter.of_job(job.id, job.terms.rate)
                 if (at := self._limiter.permit(limits, now)) > now:
-                    self._tally.waits(Limit.JOB, at - now)
+                    self._tally.waits(Limited.JOB, at - now)
                     self._throttled(job, at)
                     continue
-                claim = self._pick(job, room(limits, delivery.limit), now)
-                if not claim:
+                claims = self._picks(job, limits, delivery.limit, now, 1 if rotation else most)
+                if not claims:
                     if (at_lane := job.backlog.permits_at()) is not None:
-                        self._tally.waits(Limit.DOMAIN, max(at_lane - now, 0.0))
+                        self._tally.waits(Limited.DOMAIN, max(at_lane - now, 0.0))
                         self._throttled(job, at_lane)
                     self._touch(job)
                     continue
-                self._limiter.advance(limits, now, len(claim))
-                job.opened(claim)
+                for claim in claims:
+                    job.opened(claim)
                 if job.backlog:
                     rotation.push(job)
                 if job.is_short:
                     self._touch(job)
-                return job, claim
+                return job, claims
         return None
 
-    def _pick(self, job: LiveJob, most: int, now: float) -> list[DueRecipient]:
+    def _picks(self, job: LiveJob, limits: list[Limit], each: int, now: float, most: int) -> list[list[DueRecipient]]:
+        """The recipients of the job's next transactions, at most `each` in one; several only where no rate counts them."""
         rates = job.terms.domain_rates
         if not rates and not self._limiter.limits.domains and not job.backlog.has_lanes:
-            return job.backlog.pick(most)
-        limits = functools.partial(self._limiter.of_domain, job.id, rates)
-        return job.backlog.pick_limited(
-            most,
-            now,
-            lambda domain: self._limiter.permit(limits(domain), now),
-            lambda domain: self._limiter.advance(limits(domain), now),
-        )
+            if not limits:
+                picks = iter(functools.partial(job.backlog.pick, each), [])
+                return list(itertools.islice(picks, most))
+            claim = job.backlog.pick(room(limits, each))
+        else:
+            of = functools.partial(self._limiter.of_domain, job.id, rates)
+            claim = job.backlog.pick_limited(
+                room(limits, each),
+                now,
+                lambda domain: self._limiter.permit(of(domain), now),
+                lambda domain: self._limiter.advance(of(domain), now),
+            )
+        self._limiter.advance(limits, now, len(claim))
+        return [claim] if claim else []
 
     def used(self, now: float) -> list[tuple[str, float]]:
         """The state of the rates that changed, to be committed with the next claim."""

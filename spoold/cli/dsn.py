@@ -136,7 +136,7 @@ class _Headers:
         if facts is None:
             return None
         try:
-            head = next(prepare(self._spool.files.chunks(self._root, check_path(path)), facts), b"")
+            head = next(prepare(self._spool.files.chunks(self._root, check_path(path)), facts.added), b"")
         except (OSError, NotRegularError, MessageError):
             return None
         header, _, _ = head.partition(b"\r\n\r\n")

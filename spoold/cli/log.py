@@ -39,7 +39,7 @@ def configure(settings: LogSettings) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    event.rebind()
+    event.rebind(settings.level)
     # watchdog's remarks, on notifications that were lost and the like, are nothing to act on: the regular look makes up.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"watchdog\.")

@@ -117,7 +117,7 @@ def _message(files: Files, archive: Archive, job_id: int, old: int, path: str) -
     """The message's bytes; in the form in which they were sent where fields had been added, for these stay the same."""
     chunks = files.chunks(old, check_path(path))
     facts = archive.facts(job_id, path)
-    return prepare(chunks, facts) if facts is not None and facts.added else chunks
+    return prepare(chunks, facts.added) if facts is not None and facts.added else chunks
 
 
 def _manifest(row: JobRow, states: tuple[RecipientState, ...], name: str, *, repeat: bool) -> tuple[bytes, list[str]]:

@@ -93,8 +93,8 @@ def scan(chunks: Iterable[bytes], *, name: str, date: str, message_id: str) -> M
     return MessageFacts(size, eight_bit, eight_bit_header, added)
 
 
-def prepare(chunks: Iterable[bytes], facts: MessageFacts) -> Iterator[bytes]:
-    """Yield the wire form, `facts.size` octets, of the file that `scan` returned `facts` for.
+def prepare(chunks: Iterable[bytes], added: bytes) -> Iterator[bytes]:
+    """Yield the wire form of the file for which `scan` found that this must be `added`.
 
     No dot-stuffing and no terminator: see `stuff`. The pieces follow the chunks in size; a small
     message is mostly one.
@@ -102,19 +102,23 @@ def prepare(chunks: Iterable[bytes], facts: MessageFacts) -> Iterator[bytes]:
     blocks = _blocks(chunks)
     opening = _open(blocks, "message")
     body = _body(opening.rest, blocks)
-    yield facts.added + opening.header + next(body, b"")
+    yield added + opening.header + next(body, b"")
     yield from body
 
 
-def wire(content: bytes, facts: MessageFacts) -> bytes:
+def wire(content: bytes, added: bytes) -> bytes:
     """The same of a whole file at once, dot-stuffed."""
     header_end = content.find(b"\n\n")
     simple = header_end >= 0 and b"\r" not in content and not content.startswith(b"From ")
     if not simple or b"bcc" in content[:header_end].lower():
-        return b"".join(stuff(prepare((content,), facts)))
-    end = b"" if content.endswith(b"\n") else b"\r\n"
-    lines = b"%b%b%b" % (facts.added, content.replace(b"\n", b"\r\n"), end)
-    return (b"." if lines.startswith(b".") else b"") + lines.replace(b"\n.", b"\n..")
+        return b"".join(stuff(prepare((content,), added)))
+    lines = content.replace(b"\n", b"\r\n")
+    if added:
+        lines = added + lines
+    if not content.endswith(b"\n"):
+        lines += b"\r\n"
+    lines = lines.replace(b"\n.", b"\n..")
+    return b"." + lines if lines.startswith(b".") else lines
 
 
 def stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -88,7 +88,7 @@ class Reply(NamedTuple):
     def enhanced(self) -> str | None:
         """The enhanced status code (RFC 2034) when the text begins with one of the reply's own class."""
         match = _ENHANCED.match(self.text)
-        return match[1] if match and match[1][0] == str(self.code)[0] else None
+        return match[1] if match and int(match[1][0]) == self.code // 100 else None
 
     @property
     def positive(self) -> bool:
@@ -135,6 +135,8 @@ def is_push_back(reply: Reply) -> bool:
     return 400 <= reply.code < 500 and _PUSH_BACK.search(reply.text) is not None
 
 
+#: Python 3.11 takes its time to look up an enumeration's member, and this one is in every accepted message's way.
+_SENT = Result.SENT
 _AUTH_CODES = frozenset({530, 534, 535, 538})
 
 
@@ -145,10 +147,9 @@ def read_reply(command: Command, reply: Reply, *, accepted: int = 0, earlier: in
     A reply that opens the data (354) is not for this function. A reply that no rule foresees is temporary.
     """
     code, enhanced = reply.code, reply.enhanced
+    if 200 <= code < 300:
+        return Verdict(Outcome(_SENT, enhanced or ("2.1.5" if command is Command.RCPT else "2.0.0"), f"{reply}", code))
     diagnostic = f"{reply}" if command is Command.RCPT else f"{reply} (in reply to {command.value})"
-    if reply.positive:
-        default = "2.1.5" if command is Command.RCPT else "2.0.0"
-        return Verdict(Outcome(Result.SENT, enhanced or default, str(reply), code))
     returned = Outcome(Result.RETURNED, enhanced or f"{str(code)[0]}.0.0", diagnostic, code)
     if command is Command.MAIL and earlier and (code == 421 or (code == 452 and enhanced == "4.5.3")):
         # So many messages a session, and no more: Exim and OpenSMTPD. If it is another trouble, the next session tells.

@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import cast
+from typing import Final, cast
 
 from spoold.core.outcome import Outcome, Reply, deferred, returned
 from spoold.failpoint import failpoint
@@ -23,6 +23,10 @@ from spoold.smtp.transaction import DOT, At, Envelope, Exchange, Transaction, Tu
 
 __all__ = ["BodyError", "Envelope", "Session", "Transaction"]
 
+#: As in `transaction`: looked up once.
+_WAIT: Final = Turn.WAIT
+_BODY: Final = Turn.BODY
+_DONE: Final = Turn.DONE
 #: What an idle socket takes at once.
 _AT_ONCE = 16 * 1024
 #: Up to this size one copy costs less than one more write.
@@ -179,12 +183,12 @@ class Session(asyncio.Protocol):
             return
         exchange = self._flight[0]
         turn = exchange.take(reply)
-        if turn is Turn.DONE:
+        if turn is _DONE:
             self._finish(exchange)
             return
-        if turn is Turn.WAIT:
+        if turn is _WAIT:
             self._wait(self._timeouts.command)
-        elif turn is Turn.BODY:
+        elif turn is _BODY:
             if not exchange.may_go():
                 self._withdraw(exchange, returned("withdrawn before it was sent"))
             elif isinstance(exchange.body, bytes):
@@ -195,7 +199,7 @@ class Session(asyncio.Protocol):
                 self._feeder = self._loop.create_task(self._feed(exchange, exchange.body))
         else:
             self._wait(self._timeouts.command)
-            self._transport.write(turn + self._open_next() if exchange.at is At.RSET else turn)
+            self._transport.write(turn + self._open_next() if exchange.at == At.RSET else turn)
 
     def _finish(self, exchange: Exchange) -> None:
         self._flight.popleft()
@@ -258,13 +262,13 @@ class Session(asyncio.Protocol):
                 async for chunk in chunks:
                     if last:
                         await self._write(exchange, last)
-                    if exchange.at is not At.BODY:
+                    if exchange.at != At.BODY:
                         return
                     last = chunk
-            if exchange.at is At.BODY:
+            if exchange.at == At.BODY:
                 self._end_body(exchange, last)
         except BodyError as error:
-            if exchange.at is At.BODY:
+            if exchange.at == At.BODY:
                 self._withdraw(exchange, deferred("4.3.0", str(error)))
         except Exception as error:  # noqa: BLE001 - as in data_received
             self._break(f"internal error: {type(error).__name__}: {error}", error)
@@ -272,7 +276,7 @@ class Session(asyncio.Protocol):
     async def _write(self, exchange: Exchange, data: bytes) -> None:
         """Write some of a body and wait for room in the buffers, or for an early end: a relay that has answered may well
         read no further."""
-        if exchange.at is not At.BODY:
+        if exchange.at != At.BODY:
             return
         self._transport.write(data)
         failpoint("half-body")
@@ -280,7 +284,7 @@ class Session(asyncio.Protocol):
             self._wait(self._timeouts.data)
             self._drained = self._loop.create_future()
             await self._drained
-            if exchange.at is At.BODY:
+            if exchange.at == At.BODY:
                 self._wait(math.inf)
 
     def _withdraw(self, exchange: Exchange, outcome: Outcome) -> None:

@@ -4,10 +4,12 @@ No socket and no clock: a session tells a transaction every reply in the order o
 Pipelined (RFC 2920), MAIL, every RCPT and DATA are one group, and the replies only decide whether the body follows.
 """
 
+import functools
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum, auto
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from spoold.core.outcome import (
     Command,
@@ -28,8 +30,7 @@ from spoold.failpoint import failpoint
 DOT = b".\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Who a message is from and for. `size` is the message's size on the wire in bytes (RFC 1870)."""
 
     sender: str
@@ -65,17 +66,21 @@ class Turn(Enum):
     DONE = auto()
 
 
-class At(IntEnum):
+class At:
     """Which reply is waited for: in BODY none, until the dot is written; VOID is that to a dot without recipients."""
 
-    MAIL = 0
-    RCPT = 1
-    DATA = 2
-    BODY = 3
-    DOT = 4
-    VOID = 5
-    RSET = 6
-    OVER = 7
+    MAIL: Final = 0
+    RCPT: Final = 1
+    DATA: Final = 2
+    BODY: Final = 3
+    DOT: Final = 4
+    VOID: Final = 5
+    RSET: Final = 6
+    OVER: Final = 7
+
+
+#: Python 3.11 takes longer to look up a member of an enumeration than to do what a reply asks for (so `At` is none).
+_WAIT, _BODY, _DONE = Turn.WAIT, Turn.BODY, Turn.DONE
 
 
 class Exchange:
@@ -106,7 +111,7 @@ class Exchange:
         self.done = done
         self.may_go = may_go
         self.number = 0
-        self.at = At.MAIL
+        self.at: int = At.MAIL
         self.step = Command.MAIL
         """How far the transaction has come, for people."""
         self.answered = False
@@ -127,7 +132,7 @@ class Exchange:
     @property
     def next_may_open(self) -> bool:
         """Whether the next transaction's group may be written behind this one (RFC 2920 §3.1)."""
-        return self.at is At.DOT or self.at is At.RSET
+        return self.at == At.DOT or self.at == At.RSET
 
     def body_written(self) -> None:
         """The final dot was handed to the transport."""
@@ -137,26 +142,7 @@ class Exchange:
 
     def take(self, reply: Reply) -> "Turn | bytes":
         """What follows from the next reply: a turn, or a command to send."""
-        match self.at:
-            case At.MAIL:
-                return self._mail_reply(reply)
-            case At.RCPT:
-                return self._recipient_reply(reply)
-            case At.DATA:
-                return self._data_reply(reply)
-            case At.BODY:
-                # An answer before the end of the data: the message cannot have been taken.
-                self.close = True
-                self._settle(self._accepted, _refusal(reply))
-                return Turn.DONE
-            case At.DOT:
-                self._dot_reply(reply)
-                return Turn.DONE
-            case At.VOID:
-                return self._reset()
-            case _:
-                self.close = not reply.positive
-                return Turn.DONE
+        return _TAKES[self.at](self, reply)
 
     def _mail_reply(self, reply: Reply) -> "Turn | bytes":
         failpoint("after-mail")
@@ -169,11 +155,11 @@ class Exchange:
             self._settle(range(len(self.outcomes)), verdict)
             if self.close:
                 # The relay may well close now: the replies to the rest of the group are not worth waiting for.
-                return Turn.DONE
+                return _DONE
             self._pushed_back = 400 <= reply.code < 500
         self.at = At.RCPT
         if self._pipelining:
-            return Turn.WAIT
+            return _WAIT
         return self._next_recipient() if reply.positive else self._reset()
 
     def _recipient_reply(self, reply: Reply) -> "Turn | bytes":
@@ -190,12 +176,12 @@ class Exchange:
             self.at = At.DATA
             if self._mail_taken:
                 self.step = Command.DATA
-        return Turn.WAIT
+        return _WAIT
 
     def _next_recipient(self) -> "Turn | bytes":
         """One by one: the next command, once MAIL has been taken."""
         if self.close:
-            return Turn.DONE
+            return _DONE
         if self._index < len(self.outcomes):
             return f"RCPT TO:<{self._envelope.recipients[self._index]}>\r\n".encode()
         if not self._accepted:
@@ -216,7 +202,7 @@ class Exchange:
             if self._accepted:
                 failpoint("after-354")
                 self.at = At.BODY
-                return Turn.BODY
+                return _BODY
             # RFC 2920 §3.1: every recipient was refused and the server wants data all the same.
             self.at = At.VOID
             return DOT
@@ -224,18 +210,32 @@ class Exchange:
             self._settle(self._accepted, _refusal(reply))
         return self._reset()
 
-    def _dot_reply(self, reply: Reply) -> None:
+    def _early_reply(self, reply: Reply) -> "Turn | bytes":
+        """An answer before the end of the data: the message cannot have been taken."""
+        self.close = True
+        self._settle(self._accepted, _refusal(reply))
+        return _DONE
+
+    def _dot_reply(self, reply: Reply) -> "Turn | bytes":
         failpoint("after-reply")
         if reply.code < 200 or 300 <= reply.code < 400:
             self.close = True
             self._settle(self._accepted, Verdict(unknown(f"the relay's answer means nothing here: {reply}")))
         else:
             self._settle(self._accepted, read_reply(Command.DOT, reply))
+        return _DONE
+
+    def _void_reply(self, _: Reply) -> "Turn | bytes":
+        return self._reset()
+
+    def _reset_reply(self, reply: Reply) -> "Turn | bytes":
+        self.close = not reply.positive
+        return _DONE
 
     def _reset(self) -> "Turn | bytes":
         """Leave the transaction, so that the next MAIL is in sequence (RFC 5321 §4.1.1.5)."""
         if self.close:
-            return Turn.DONE
+            return _DONE
         self.at = At.RSET
         return b"RSET\r\n"
 
@@ -259,7 +259,7 @@ class Exchange:
 
     def broken(self, reason: str, *, dot_left: bool) -> Transaction:
         """The result where the connection broke; `dot_left`: the last byte of the final dot had left this process."""
-        if self.at is At.RSET:
+        if self.at == At.RSET:
             # Every recipient has its answer already.
             return self.ended()
         # The relay had closed a connection that was idle, or was not to be used any more; nobody looked at this message.
@@ -283,6 +283,17 @@ class Exchange:
         return Transaction([found or outcome for found in self.outcomes])
 
 
+_TAKES = {
+    At.MAIL: Exchange._mail_reply,
+    At.RCPT: Exchange._recipient_reply,
+    At.DATA: Exchange._data_reply,
+    At.BODY: Exchange._early_reply,
+    At.DOT: Exchange._dot_reply,
+    At.VOID: Exchange._void_reply,
+    At.RSET: Exchange._reset_reply,
+}
+
+
 def refusal(envelope: Envelope, extensions: dict[str, str]) -> Outcome | None:
     """What the relay's extensions rule out, without asking it."""
     if envelope.smtputf8 and "smtputf8" not in extensions:
@@ -292,11 +303,17 @@ def refusal(envelope: Envelope, extensions: dict[str, str]) -> Outcome | None:
             "5.6.3",
             "the message has 8-bit content and the relay does not offer 8BITMIME; encode it as quoted-printable",
         )
-    limit = extensions.get("size", "")
-    # 1*20DIGIT (RFC 1870 §4); what else a server writes there limits nothing.
-    if re.fullmatch("[0-9]{1,20}", limit) and 0 < int(limit) < envelope.size:
+    limit = _size_limit(extensions.get("size", ""))
+    if 0 < limit < envelope.size:
         return failed("5.3.4", f"the message has {envelope.size} bytes, the relay takes {limit}")
     return None
+
+
+@functools.cache
+def _size_limit(value: str) -> int:
+    """The limit in bytes that the value of SIZE gives, 0 for none."""
+    # 1*20DIGIT (RFC 1870 §4); what else a server writes there limits nothing.
+    return int(value) if re.fullmatch("[0-9]{1,20}", value) else 0
 
 
 def _mail(envelope: Envelope, extensions: dict[str, str]) -> bytes:

@@ -38,6 +38,7 @@ class _OpenHow(ctypes.Structure):
 _SYS_OPENAT2 = 437
 #: RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_CACHED.
 _AT_ONCE = _OpenHow(_READ, 0, 0x04 | 0x08 | 0x20)
+_HOW = (ctypes.byref(_AT_ONCE), ctypes.sizeof(_AT_ONCE))
 
 
 class Kind(Enum):
@@ -140,15 +141,15 @@ class Files:
             raise NotRegularError(kind)
         return fd
 
-    def read_at_once(self, root: int, path: Path, buffer: bytearray) -> bytes | None:
-        """The content of the file `path`, as far as the kernel has it in memory; None if it does not fit into `buffer`.
+    def read_at_once(self, root: int, name: str, buffer: bytearray) -> bytes | None:
+        """The content of the file `name` (its path, parts joined by /), as far as the kernel has it in memory; None if it
+        does not fit into `buffer`.
 
         Waits for no disk and follows no link, so that the event loop may call it. The caller knows the content by its
         digest: less is told of nothing else. None wherever it cannot say, a file that is missing among them: `chunks`
         gives the reason.
         """
-        name = "/".join(path).encode("utf-8", "surrogateescape")
-        fd = _libc_locked.syscall(_SYS_OPENAT2, root, name, ctypes.byref(_AT_ONCE), ctypes.sizeof(_AT_ONCE))
+        fd = _libc_locked.syscall(_SYS_OPENAT2, root, name.encode("utf-8", "surrogateescape"), *_HOW)
         if fd < 0:
             return None
         try:

@@ -126,8 +126,8 @@ class Week:
                     self.tell(row.name, row.standing)
             if self.dispatcher._dirty:
                 continue
-            if (claim := self.dispatcher.claim(self.delivery)) is not None:
-                await self.send(*claim)
+            if claims := self.dispatcher.claims(self.delivery, 1):
+                await self.send(*claims[0])
                 continue
             self.now = min(self.now + max(self.dispatcher.step(), 0.001) if pause > 0 else self.now + 0.001, until)
 

@@ -179,8 +179,8 @@ def message(data: bytes) -> None:
     if isinstance(facts, Problem):
         assert_told([facts], "m.eml", data)
         return
-    wire = joined(prepare([data], facts))
-    assert joined(prepare(pieces(data, size), facts)) == wire
+    wire = joined(prepare([data], facts.added))
+    assert joined(prepare(pieces(data, size), facts.added)) == wire
     assert len(wire) == facts.size
     assert facts.eight_bit is not wire.isascii()
     assert facts.eight_bit or not facts.eight_bit_header

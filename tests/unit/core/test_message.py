@@ -25,7 +25,7 @@ def facts_of(chunks: Iterable[bytes]) -> MessageFacts:
 
 def wire(data: bytes) -> bytes:
     facts = facts_of([data])
-    prepared = b"".join(prepare([data], facts))
+    prepared = b"".join(prepare([data], facts.added))
     assert len(prepared) == facts.size
     return prepared
 
@@ -108,7 +108,7 @@ def agrees(data: bytes, chunks: Iterable[bytes], again: Iterable[bytes]) -> None
     assert facts.size == len(expected.wire)
     assert facts.eight_bit is not expected.wire.isascii()
     assert facts.eight_bit_header is not expected.header.isascii()
-    assert b"".join(prepare(again, facts)) == expected.wire
+    assert b"".join(prepare(again, facts.added)) == expected.wire
 
 
 def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -286,12 +286,12 @@ def test_line_without_end_is_refused_before_it_fills_the_memory() -> None:
 
 def test_small_message_is_prepared_in_one_piece() -> None:
     data = b"A: b\n\nHi\n"
-    assert len(list(prepare([data], facts_of([data])))) == 1
+    assert len(list(prepare([data], facts_of([data]).added))) == 1
 
 
 def test_pieces_of_a_large_message_are_bounded_by_the_chunks() -> None:
     chunk = b"line\n" * 10_000
     chunks = [b"A: b\n\n", *[chunk] * 20]
     facts = facts_of(chunks)
-    assert max(map(len, prepare(chunks, facts))) <= len(chunk) * 2
-    assert sum(map(len, prepare(chunks, facts))) == facts.size
+    assert max(map(len, prepare(chunks, facts.added))) <= len(chunk) * 2
+    assert sum(map(len, prepare(chunks, facts.added))) == facts.size
