@@ -16,7 +16,7 @@ from spoold.core.completeness import REPORT
 from spoold.core.document import DocumentError
 from spoold.core.problem import printable
 from spoold.report.proof import NAMES, Proof, Subject
-from spoold.report.table import ATTEMPTS, attempt_line
+from spoold.report.table import ATTEMPTS, attempts_jsonl
 from spoold.storage.files import Kind, NotRegularError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
@@ -228,11 +228,8 @@ class Inspection:
         """Whether attempts.jsonl as it is written now can be appended to where the agent would go on."""
         if job.state.final:
             return True
-        zone, size = self._subject(job).zone, 0
-        for row in self._ledger.attempts(job.id, 0):
-            if row.id > job.attempts_id:
-                break
-            size += len(attempt_line(row, zone))
+        lines = attempts_jsonl(self._ledger, job.id, 0, self._subject(job).zone, until=job.attempts_id)
+        size = sum(len(some) for some, _ in lines)
         return size == job.attempts_bytes
 
 

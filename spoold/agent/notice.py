@@ -22,6 +22,7 @@ from spoold.core.notation import manifest_text
 from spoold.failpoint import failpoint
 from spoold.report.notice import NAMED, failures, notice
 from spoold.report.status import Status
+from spoold.report.table import recipients_csv
 from spoold.storage.database import DatabaseError
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.ledger import Ledger
@@ -159,9 +160,8 @@ class Notices:
             job, heading.description, heading.sender, counts, heading.zone, self._clock(), None, None, None, attempts
         )
         found = failures(
-            self._ledger.recipients(job.id, NAMED),
+            recipients_csv(self._ledger, job.id, heading.zone, NAMED),
             sum(counts[state] for state in NAMED),
-            heading.zone,
             min(_ATTACHED, self._limit() // 3),
         )
         reasons = self._ledger.replies(job.id, _REASONS)

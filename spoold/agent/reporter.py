@@ -21,7 +21,7 @@ from spoold.core.state import Standing
 from spoold.failpoint import failpoint
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
-from spoold.report.table import ATTEMPTS, attempt_line, recipients_csv
+from spoold.report.table import ATTEMPTS, attempts_jsonl, recipients_csv
 from spoold.storage.database import DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
@@ -36,7 +36,6 @@ _MARK_EVERY = 30.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
-_FLUSH = 1 << 18
 #: So many of the jobs that ended last are remembered.
 _REMEMBERED = 10_000
 LONG_AGO = float("-inf")
@@ -294,19 +293,9 @@ class Reporter:
             size = last = 0
             fd = files.open_append(report, ATTEMPTS, 0)
         with files.closing(fd):
-            lines: list[bytes] = []
-            pending = 0
-            for row in self._ledger.attempts(job.id, last):
-                line = attempt_line(row, zone)
-                lines.append(line)
-                pending += len(line)
-                last = row.id
-                if pending >= _FLUSH:
-                    files.write(fd, b"".join(lines))
-                    size, lines, pending = size + pending, [], 0
-            if lines:
-                files.write(fd, b"".join(lines))
-                size += pending
+            for lines, reached in attempts_jsonl(self._ledger, job.id, last, zone):
+                files.write(fd, lines)
+                size, last = size + len(lines), reached
             # Of a job that has ended nothing more is appended.
             mark = (
                 (size, last) != (job.attempts_bytes, job.attempts_id)
@@ -324,8 +313,7 @@ class Reporter:
 
     def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, put: Put) -> None:
         begun = time.monotonic()
-        rows = recipients_csv(self._ledger.recipients(job.id), zone)
-        put("recipients.csv", rows)
+        put("recipients.csv", recipients_csv(self._ledger, job.id, zone))
         paper.table_at = time.monotonic()
         paper.table_cost = paper.table_at - begun
 

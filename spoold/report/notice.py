@@ -5,7 +5,7 @@ It answers nobody and wants no answer: Auto-Submitted (RFC 3834 §5) says so, an
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -16,8 +16,7 @@ from spoold.core.quantity import format_duration
 from spoold.core.state import JobState, RecipientState
 from spoold.report.clock import for_people
 from spoold.report.status import Status
-from spoold.report.table import recipients_csv
-from spoold.storage.ledger import RecipientRow, ReplyTally
+from spoold.storage.ledger import ReplyTally
 
 #: The states of recipients that a summary names: what was sent needs no look.
 NAMED = (RecipientState.FAILED, RecipientState.EXPIRED, RecipientState.CANCELLED, RecipientState.UNCERTAIN)
@@ -35,17 +34,24 @@ class Failures:
     total: int
 
 
-def failures(rows: Iterable[RecipientRow], total: int, zone: tzinfo, limit: int) -> Failures:
-    """As many of the rows as go into `limit` bytes; no more of them are read than that."""
-    text = bytearray(b"".join(recipients_csv((), zone)))
+def failures(table: Iterable[bytes], total: int, limit: int) -> Failures:
+    """As many rows of a table of `total` rows, with its header line, as go into `limit` bytes; little more of it is
+    read.
+    """
+    pieces = iter(table)
+    text = bytearray(next(pieces))
     heading = len(text)
-    count = 0
-    for row in rows:
-        line = b"".join(recipients_csv((row,), zone))[heading:]
-        if len(text) + len(line) > limit:
+    limit = max(limit, heading)
+    for rows in pieces:
+        text += rows
+        if len(text) > limit:
             break
-        text += line
-        count += 1
+    end = limit
+    while len(text) > limit:
+        end = text.rfind(b"\r\n", heading - 2, end)
+        if text.count(b'"', 0, end) % 2 == 0:  # else it is a cell's
+            del text[end + 2 :]
+    count = sum(part.count(b"\r\n") for part in bytes(text).split(b'"')[::2]) - 1
     return Failures(bytes(text), count, total)
 
 

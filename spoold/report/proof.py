@@ -20,7 +20,7 @@ from spoold.core.state import JobState
 from spoold.report.page import PAGE, JobView, job_page
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
-from spoold.report.table import ATTEMPTS, COLUMNS, attempt_line, recipients_csv
+from spoold.report.table import ATTEMPTS, COLUMNS, attempts_jsonl, recipients_csv
 from spoold.storage.files import Files, NotRegularError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
@@ -74,9 +74,9 @@ class Proof:
         """The content of the file `name`, in pieces."""
         job, zone = self._subject.job, self._subject.zone
         if name == "recipients.csv":
-            yield from recipients_csv(self._ledger.recipients(job.id), zone)
+            yield from recipients_csv(self._ledger, job.id, zone)
         elif name == ATTEMPTS:
-            yield from (attempt_line(row, zone) for row in self._ledger.attempts(job.id, 0))
+            yield from (lines for lines, _ in attempts_jsonl(self._ledger, job.id, 0, zone))
         elif name == "statistics.json":
             domains = self._ledger.domains(job.id, DOMAINS)
             replies = self._ledger.replies(job.id, REPLIES)

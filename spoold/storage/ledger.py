@@ -3,7 +3,7 @@
 A list is read in chunks, each a transaction of its own, so that a report of a million rows keeps no snapshot open.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ import orjson
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
 from spoold.storage.record import id_range
-from spoold.storage.slab import at_once, fetch
+from spoold.storage.slab import as_text, at_once, fetch
 
+#: An id that no attempt has more than.
+LAST = 2**63 - 1
 _CHUNK = 2000
 _TALLIED = 20_000
 
@@ -37,23 +39,6 @@ class RecipientRow(NamedTuple):
     message: str | None
 
 
-class AttemptRow(NamedTuple):
-    """One attempt; `at` in POSIX seconds."""
-
-    id: int
-    at: float
-    line: int
-    address: str
-    number: int
-    result: str
-    code: int | None
-    status: str | None
-    diagnostic: str | None
-    relay: str | None
-    remote_mta: str | None
-    message: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class ReplyTally:
     """How often one kind of reply was given, with an example of its text."""
@@ -66,16 +51,21 @@ class ReplyTally:
     count: int
 
 
-_RECIPIENTS = at_once(
+_RECIPIENT = (
     "r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END AS state, r.attempts, r.code, r.status,"
-    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path",
-    "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
-    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
+    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path"
 )
-_ATTEMPTS = at_once(
-    "a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay, a.remote_mta, m.path",
+_OF_RECIPIENTS = (
+    "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
+    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?"
+)
+_RECIPIENTS = at_once(_RECIPIENT, _OF_RECIPIENTS)
+_ATTEMPT = (
+    "a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay, a.remote_mta, m.path"
+)
+_OF_ATTEMPTS = (
     "FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id"
-    " WHERE a.job_id = ? AND a.id > ? ORDER BY a.id LIMIT ?",
+    " WHERE a.job_id = ? AND a.id > ? AND a.id <= ? ORDER BY a.id LIMIT ?"
 )
 
 
@@ -185,12 +175,45 @@ class Ledger:
                     return
                 low = rows[-1][0] + 1
 
-    def attempts(self, job_id: int, after: int) -> Iterator[AttemptRow]:
-        """The attempts with an id above `after`, in their order."""
+    def recipient_texts(
+        self,
+        job_id: int,
+        expressions: tuple[str, str],
+        holds: Callable[[str, int], bool],
+        states: Collection[RecipientState] = tuple(RecipientState),
+    ) -> Iterator[str]:
+        """The same as text, many rows at a time: the first expression's, where it `holds` for so many rows, else the second's.
+
+        An expression is SQL over the fields of RecipientRow, `message` being `path`. It is worked out where no other thread
+        waits for Python's lock.
+        """
+        first, second = (as_text(expression, _RECIPIENT, _OF_RECIPIENTS) for expression in expressions)
+        low, high = id_range(job_id)
+        among = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
             while True:
-                rows, _ = fetch(reader, _ATTEMPTS, (job_id, after, _CHUNK))
-                yield from map(AttemptRow._make, rows)
-                if len(rows) < _CHUNK:
+                values = (low, high, among, _CHUNK)
+                text, count, last = reader.execute(first, values).fetchone()
+                if count and not holds(text, count):
+                    text, count, last = reader.execute(second, values).fetchone()
+                if count:
+                    yield text
+                if count < _CHUNK:
                     return
-                after = rows[-1][0]
+                low = last + 1
+
+    def attempt_texts(self, job_id: int, after: int, until: int, expression: str) -> Iterator[tuple[str, int]]:
+        """The attempts with an id above `after`, up to `until`, as text, many at a time, each time with the last one's id.
+
+        The expression is SQL over `at`, `line`, `address`, `number`, `result`, `code`, `status`, `diagnostic`, `relay`,
+        `remote_mta` and `path`.
+        """
+        query = as_text(expression, _ATTEMPT, _OF_ATTEMPTS)
+        with self._database.reading() as reader:
+            while True:
+                text, count, last = reader.execute(query, (job_id, after, until, _CHUNK)).fetchone()
+                if count:
+                    yield text, last
+                if count < _CHUNK:
+                    return
+                after = last

@@ -53,6 +53,15 @@ def at_once(columns: str, select: str, also: str = "NULL") -> str:
     return f"SELECT json_group_array(json_array({names})), {also} FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
 
 
+def as_text(expression: str, columns: str, select: str) -> str:
+    """A query for one text, of `expression` for each row of `SELECT columns select` in their order, for their number, and
+    for the highest `id`, which must be among the columns.
+
+    `expression` goes by the columns' names; `select` wants an ORDER BY and a LIMIT.
+    """
+    return f"SELECT group_concat({expression}, ''), count(*), max(id) FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
+
+
 def fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> tuple[list[list[Any]], Any]:
     """The rows that a query of `at_once` gives, and its `also`."""
     text, also = connection.execute(query, values).fetchone()

@@ -1,45 +1,140 @@
-"""recipients.csv is what the csv module would write, and what it reads again."""
+"""recipients.csv is what the csv module would write and reads again; attempts.jsonl is what the json module reads."""
 
 import csv
 import io
+import json
+from collections.abc import Iterator
 from datetime import UTC
+from pathlib import Path
+from typing import NamedTuple
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spoold.core.state import RecipientState
-from spoold.report.table import COLUMNS, recipients_csv
-from spoold.storage.ledger import RecipientRow
+from spoold.report.clock import rfc3339
+from spoold.report.table import COLUMNS, attempts_jsonl, recipients_csv
+from spoold.storage.database import Database
+from spoold.storage.ledger import Ledger
+from spoold.storage.record import id_in_job
+from spoold.storage.schema import SCHEMA
 
-WORDS = st.none() | st.text(st.sampled_from("ab ,\";\r\n'\t0é\udc80"), max_size=8)
+WORDS = st.none() | st.text(st.sampled_from("ab ,\";\r\n'\t\x1f\\%0é"), max_size=8)
+PLAIN = st.none() | st.text(st.sampled_from("ab ;'é%"), max_size=8)
 MOMENTS = st.none() | st.sampled_from([1_790_000_000.0, 1_790_000_000.25])
-ROWS = st.builds(
-    RecipientRow,
-    line=st.integers(1, 10**7),
-    address=WORDS.map(lambda text: text or "a@b.example"),
-    state=st.sampled_from(RecipientState),
-    attempts=st.integers(0, 9),
-    code=st.none() | st.sampled_from([0, 250, 550]),
-    status=WORDS, diagnostic=WORDS, remote_mta=WORDS, category=WORDS,
-    last_attempt_at=MOMENTS, due_at=MOMENTS, message=WORDS,
-)  # fmt: skip
 
 
-@given(st.lists(ROWS, max_size=20))
-def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(rows: list[RecipientRow]) -> None:
-    data = b"".join(recipients_csv(rows, UTC))
-    heading, *found = csv.reader(io.StringIO(data.decode(), newline=""))
+class Row(NamedTuple):
+    """A recipient's row as the database has it, in the order of its columns there."""
+
+    line: int
+    address: str
+    state: RecipientState
+    due_at: float | None
+    attempts: int
+    last_attempt_at: float | None
+    code: int | None
+    status: str | None
+    diagnostic: str | None
+    remote_mta: str | None
+    category: str | None
+    message: str | None
+
+
+def rows(words: st.SearchStrategy[str | None]) -> st.SearchStrategy[list[Row]]:
+    states = st.sampled_from([state for state in RecipientState if state is not RecipientState.SENDING])
+    row = st.builds(
+        Row, st.integers(1, 10**7), words.map(lambda text: text or "a@b.example"), states, MOMENTS, st.integers(0, 9),
+        MOMENTS, st.none() | st.sampled_from([0, 250, 550]), words, words, words, words, words,
+    )  # fmt: skip
+    return st.lists(row, max_size=20)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    folder: Path = tmp_path_factory.mktemp("table")
+    opened = Database(folder / "spool.db")
+    opened.start(SCHEMA)
+    yield opened
+    opened.close()
+
+
+def fill(database: Database, rows: list[Row]) -> None:
+    """Make these the recipients of job 1, each with its last attempt."""
+    recipients = [
+        (id_in_job(1, n), *row[:-1], None if row.message is None else id_in_job(1, n)) for n, row in enumerate(rows, 1)
+    ]
+    messages = [(id_in_job(1, n), row.message) for n, row in enumerate(rows, 1) if row.message is not None]
+    attempts = [
+        (id_in_job(1, n), row.last_attempt_at, row.attempts, row.state.label, row.code, row.status, row.diagnostic, "r",
+         row.remote_mta)
+        for n, row in enumerate(rows, 1)
+        if row.last_attempt_at is not None
+    ]  # fmt: skip
+
+    def write(connection: object) -> None:
+        for table in ("recipient", "message", "attempt"):
+            connection.execute(f"DELETE FROM {table}")  # type: ignore[attr-defined]
+        connection.executemany(  # type: ignore[attr-defined]
+            "INSERT INTO recipient (id, line, address, state, due_at, attempts, last_attempt_at, code, status, diagnostic,"
+            " remote_mta, category, message_id, job_id, domain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, '')",
+            recipients,
+        )
+        connection.executemany("INSERT INTO message (id, path) VALUES (?, ?)", messages)  # type: ignore[attr-defined]
+        connection.executemany(  # type: ignore[attr-defined]
+            "INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)"
+            " VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            attempts,
+        )
+
+    database.write(write)
+
+
+@pytest.mark.parametrize("words", [WORDS, PLAIN], ids=["foreign", "plain"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(
+    database: Database, words: st.SearchStrategy[str | None], data: st.DataObject
+) -> None:
+    given_rows = data.draw(rows(words))
+    fill(database, given_rows)
+    written = b"".join(recipients_csv(Ledger(database), 1, UTC))
+    heading, *found = csv.reader(io.StringIO(written.decode(), newline=""))
     assert tuple(heading) == COLUMNS
     again = io.StringIO()
     csv.writer(again).writerows([heading, *found])
-    assert again.getvalue().encode() == data
-    assert len(found) == len(rows)
-    for cells, row in zip(found, rows, strict=True):
-        words = (row.address, row.status, row.diagnostic, row.remote_mta, row.category, row.message)
-        shown = [(word or "").encode(errors="backslashreplace").decode() for word in words]
+    if not any("\x1f" in cell for row in given_rows for cell in row if isinstance(cell, str)):
+        assert again.getvalue().encode() == written
+    assert len(found) == len(given_rows)
+    for cells, row in zip(found, given_rows, strict=True):
+        foreign = (row.address, row.status, row.diagnostic, row.remote_mta, row.category, row.message)
+        shown = [(word or "").replace("\x1f", " ") for word in foreign]
         assert [cells[1], cells[5], cells[7], cells[8], cells[9], cells[12]] == shown
         assert (cells[0], cells[2], cells[3]) == (str(row.line), row.state.label, str(row.attempts))
         assert cells[6] == (str(row.code) if row.code else "")
-        assert bool(cells[10]) == (row.last_attempt_at is not None)
+        assert cells[10] == (rfc3339(row.last_attempt_at, UTC) or "")
         waits = row.state in (RecipientState.DEFERRED, RecipientState.UNCERTAIN)
-        assert bool(cells[11]) == (waits and row.due_at is not None)
+        assert cells[11] == ((waits and rfc3339(row.due_at, UTC)) or "")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_rows=rows(WORDS))
+def test_every_attempt_is_a_line_of_json(database: Database, given_rows: list[Row]) -> None:
+    fill(database, given_rows)
+    pieces = list(attempts_jsonl(Ledger(database), 1, 0, UTC))
+    lines = b"".join(lines for lines, _ in pieces).decode().splitlines()
+    tried = [row for row in given_rows if row.last_attempt_at is not None]
+    assert [json.loads(line) for line in lines] == [
+        {
+            "at": rfc3339(row.last_attempt_at, UTC), "line": row.line, "address": row.address, "attempt": row.attempts,
+            "result": row.state.label, "dsn_status": row.status, "smtp_code": row.code, "diagnostic": row.diagnostic,
+            "relay": "r", "remote_mta": row.remote_mta, "message": row.message,
+        }
+        for row in tried
+    ]  # fmt: skip
+    if tried:
+        upto = pieces[-1][1]
+        assert not list(attempts_jsonl(Ledger(database), 1, upto, UTC))
+        first = next(iter(attempts_jsonl(Ledger(database), 1, 0, UTC, until=upto - len(tried) + 1)))[0]
+        assert first.decode() == lines[0] + "\n"

@@ -10,7 +10,7 @@ from spoold.core.outcome import Outcome, Result, failed
 from spoold.core.retry import DEFAULT
 from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database
-from spoold.storage.ledger import Ledger
+from spoold.storage.ledger import LAST, Ledger
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
@@ -33,6 +33,17 @@ def record(recipient: DueRecipient, outcome: Outcome) -> Record:
     return Record(recipient, transition, "default", "mx.example", NOW, True)
 
 
+def attempted(ledger: Ledger, job_id: int, after: int = 0, until: int = LAST) -> list[tuple[int, str]]:
+    """(id, address) of the attempts in between."""
+    last = after
+    found: list[tuple[int, str]] = []
+    for text, reached in ledger.attempt_texts(job_id, after, until, "id || ' ' || address || char(10)"):
+        found += [(int(number), address) for number, address in map(str.split, text.splitlines())]
+        assert found[-1][0] == reached > last
+        last = reached
+    return found
+
+
 @pytest.mark.parametrize("count", [PAGE - 1, PAGE, PAGE + 1, 2 * PAGE])
 async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Database, count: int) -> None:
     job_id = admit(database, "job", [f"to{n}@one.example" for n in range(count)])
@@ -42,10 +53,13 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     found = store.due(job_id, NOW, (-1.0, -1), count)
     await store.journal.claim([each.id for each in found], "default", NOW)
     await store.journal.record([record(each, SENT) for each in found])
-    attempts = list(ledger.attempts(job_id, 0))
-    assert [row.address for row in attempts] == [f"to{n}@one.example" for n in range(count)]
-    assert [row.id for row in ledger.attempts(job_id, attempts[9].id)] == [row.id for row in attempts[10:]]
-    assert list(ledger.attempts(job_id, attempts[-1].id)) == []
+    attempts = attempted(ledger, job_id)
+    assert [address for _, address in attempts] == [f"to{n}@one.example" for n in range(count)]
+    assert attempted(ledger, job_id, attempts[9][0]) == attempts[10:]
+    assert attempted(ledger, job_id, attempts[-1][0]) == []
+    assert attempted(ledger, job_id, until=attempts[9][0]) == attempts[:10]
+    texts = ledger.recipient_texts(job_id, ("'x'", "line || ' '"), lambda *_: False)
+    assert "".join(texts).split() == [str(line) for line in range(2, count + 2)]
     assert ledger.attempt_count(job_id) == (count, NOW, NOW)
 
 
@@ -120,7 +134,7 @@ async def test_domains_and_replies_come_largest_first_and_within_their_limits(da
 def test_job_without_attempts_has_none(database: Database) -> None:
     job_id = admit(database, "job", ["a@one.example"])
     assert Ledger(database).attempt_count(job_id) == (0, None, None)
-    assert list(Ledger(database).attempts(job_id, 0)) == []
+    assert attempted(Ledger(database), job_id) == []
 
 
 async def test_attempts_are_counted_by_interval_and_only_once(database: Database) -> None:
