@@ -15,7 +15,7 @@ from itertools import groupby
 from spoold.core.message import prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
-from spoold.storage.files import NotRegularError
+from spoold.storage.files import NotRegularError, ReadBuffer
 from spoold.storage.record import Message
 from spoold.storage.spooldir import Spool
 
@@ -42,7 +42,7 @@ class BodyReader:
     def __init__(self, spool: Spool, threads: ThreadPoolExecutor) -> None:
         self._spool = spool
         self._threads = threads
-        self._buffer = bytearray(_AT_ONCE + 1)
+        self._buffer = ReadBuffer(_AT_ONCE)
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._roots: OrderedDict[str, int] = OrderedDict()
         """Descriptors of the folders of the jobs read last; they follow their folder from place to place."""

@@ -28,6 +28,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc_locked = ctypes.PyDLL(None)
 _libc_locked.syscall.restype = ctypes.c_long
 _libc_locked.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+_libc_locked.close.argtypes = (ctypes.c_int,)
+_preadv2 = getattr(_libc_locked, "preadv2", None)
+if _preadv2 is not None:
+    _preadv2.restype = ctypes.c_ssize_t
+    _preadv2.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_int)
 
 
 class _OpenHow(ctypes.Structure):
@@ -39,6 +44,21 @@ _SYS_OPENAT2 = 437
 #: RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_CACHED.
 _AT_ONCE = _OpenHow(_READ, 0, 0x04 | 0x08 | 0x20)
 _HOW = (ctypes.byref(_AT_ONCE), ctypes.sizeof(_AT_ONCE))
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class ReadBuffer:
+    """Where `read_at_once` puts what it reads: files of up to `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        # One more byte shows that a file is larger.
+        content = (ctypes.c_ubyte * (limit + 1))()
+        self.view = memoryview(content)
+        self.vector = _IoVec(ctypes.addressof(content), limit + 1)
+        self.pointer = ctypes.byref(self.vector)
 
 
 class Kind(Enum):
@@ -141,24 +161,22 @@ class Files:
             raise NotRegularError(kind)
         return fd
 
-    def read_at_once(self, root: int, name: str, buffer: bytearray) -> bytes | None:
+    def read_at_once(self, root: int, name: str, buffer: ReadBuffer) -> bytes | None:
         """The content of the file `name` (its path, parts joined by /), as far as the kernel has it in memory; None if it
         does not fit into `buffer`.
 
-        Waits for no disk and follows no link, so that the event loop may call it. The caller knows the content by its
-        digest: less is told of nothing else. None wherever it cannot say, a file that is missing among them: `chunks`
-        gives the reason.
+        Waits for no disk, nor for Python's lock, and follows no link, so that the event loop may call it. The caller
+        knows the content by its digest: less is told of nothing else. None wherever it cannot say, a file that is
+        missing among them: `chunks` gives the reason.
         """
+        if _preadv2 is None:
+            return None
         fd = _libc_locked.syscall(_SYS_OPENAT2, root, name.encode("utf-8", "surrogateescape"), *_HOW)
         if fd < 0:
             return None
-        try:
-            size = os.preadv(fd, [buffer], 0, os.RWF_NOWAIT)
-            return bytes(memoryview(buffer)[:size]) if 0 < size < len(buffer) else None
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+        size = _preadv2(fd, buffer.pointer, 1, 0, os.RWF_NOWAIT)
+        _libc_locked.close(fd)
+        return bytes(buffer.view[:size]) if 0 < size < len(buffer.view) else None
 
     def chunks(self, root: int, path: Path, size: int = CHUNK) -> Iterator[bytes]:
         """The content of the file `path` in pieces of at most `size` bytes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.storage.files import Files, Kind, NotRegularError, TreeTooLargeError
+from spoold.storage.files import Files, Kind, NotRegularError, ReadBuffer, TreeTooLargeError
 
 
 @pytest.fixture
@@ -284,13 +284,13 @@ def test_reading_at_once_gives_small_regular_files_and_nothing_else(tmp_path: Pa
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         opened = len(os.listdir("/proc/self/fd"))
-        if files.read_at_once(root, "messages/2.eml", bytearray(100)) is None:
+        if files.read_at_once(root, "messages/2.eml", ReadBuffer(99)) is None:
             pytest.skip("this kernel or file system has no openat2 with RESOLVE_CACHED")
-        assert files.read_at_once(root, "messages/2.eml", bytearray(4)) == b"two"
-        assert files.read_at_once(root, "messages/2.eml", bytearray(3)) is None
+        assert files.read_at_once(root, "messages/2.eml", ReadBuffer(3)) == b"two"
+        assert files.read_at_once(root, "messages/2.eml", ReadBuffer(2)) is None
         wrong = ["empty", "link", "folder/2.eml", "out", "fifo", "messages", "none"]
         wrong += ["../secret", "messages/../../secret"]
-        assert [files.read_at_once(root, name, bytearray(100)) for name in wrong] == [None] * len(wrong)
+        assert [files.read_at_once(root, name, ReadBuffer(99)) for name in wrong] == [None] * len(wrong)
         assert len(os.listdir("/proc/self/fd")) == opened
     finally:
         os.close(root)
