@@ -23,7 +23,7 @@ _BATCH = 25
 #: what the last one took.
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
-_SHARE = 100.0
+_SHARE = 200.0
 #: How long a job that was taken may be without a report.
 _FIRST = 0.3
 #: What a row of its list takes to be written, about, in seconds; how long the whole list took counts once it was written.

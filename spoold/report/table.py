@@ -31,7 +31,7 @@ DSN_ACTIONS = {
 
 
 def _by_state(words: dict[RecipientState, str]) -> str:
-    return "CASE state " + " ".join(f"WHEN {state:d} THEN '{word}'" for state, word in words.items()) + " END"
+    return "CASE r.state " + " ".join(f"WHEN {state:d} THEN '{word}'" for state, word in words.items()) + " END"
 
 
 def _moment(column: str) -> str:
@@ -48,20 +48,23 @@ def _row(*foreign: str) -> str:
     """A row of recipients.csv; `foreign` are the expressions for what comes from outside."""
     address, status, diagnostic, remote_mta, category, path = foreign
     label = _by_state({state: state.label for state in RecipientState})
-    waiting = f"state IN ({RecipientState.DEFERRED:d}, {RecipientState.UNCERTAIN:d})"
+    action = _by_state(DSN_ACTIONS)
+    sending = f"'{RecipientState.SENDING.label}'"
+    waiting = f"r.state IN ({RecipientState.DEFERRED:d}, {RecipientState.UNCERTAIN:d}) AND c.id IS NULL"
     cells = (
-        f"line, {address}, {label}, attempts, {_by_state(DSN_ACTIONS)}, {status}, nullif(code, 0), {diagnostic}, {remote_mta},"
-        f" {category}, {_moment('last_attempt_at')}, iif({waiting}, {_moment('due_at')}, NULL), {path}"
+        f"r.line, {address}, iif(c.id IS NULL, {label}, {sending}), r.attempts, iif(c.id IS NULL, {action}, NULL), {status},"
+        f" nullif(r.code, 0), {diagnostic}, {remote_mta}, {category}, {_moment('r.last_attempt_at')},"
+        f" iif({waiting}, {_moment('r.due_at')}, NULL), {path}"
     )
     return rf"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},{_SEPARATOR}%s{_SEPARATOR},%s' || char(13, 10), {cells})"
 
 
-_FOREIGN = ("address", "status", "diagnostic", "remote_mta", "category", "path")
+_FOREIGN = ("r.address", "r.status", "r.diagnostic", "r.remote_mta", "r.category", "m.path")
 _PLAIN, _QUOTED = _row(*_FOREIGN), _row(*map(_quoted, _FOREIGN))
 _ATTEMPT = (
-    f"""'{{"at":"' || char(31) || {_moment("at")} || char(31) || '",' || substr(json_object('line', line, 'address', address,"""
-    " 'attempt', number, 'result', result, 'dsn_status', status, 'smtp_code', code, 'diagnostic', diagnostic, 'relay', relay,"
-    " 'remote_mta', remote_mta, 'message', path), 2) || char(10)"
+    f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
+    " r.address, 'attempt', a.number, 'result', a.result, 'dsn_status', a.status, 'smtp_code', a.code, 'diagnostic',"
+    " a.diagnostic, 'relay', a.relay, 'remote_mta', a.remote_mta, 'message', m.path), 2) || char(10)"
 )
 
 

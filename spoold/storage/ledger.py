@@ -51,17 +51,14 @@ class ReplyTally:
     count: int
 
 
-_RECIPIENT = (
-    "r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END AS state, r.attempts, r.code, r.status,"
-    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path"
-)
 _OF_RECIPIENTS = (
     "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
     " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?"
 )
-_RECIPIENTS = at_once(_RECIPIENT, _OF_RECIPIENTS)
-_ATTEMPT = (
-    "a.id, a.at, r.line, r.address, a.number, a.result, a.code, a.status, a.diagnostic, a.relay, a.remote_mta, m.path"
+_RECIPIENTS = at_once(
+    "r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END AS state, r.attempts, r.code, r.status,"
+    " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path",
+    _OF_RECIPIENTS,
 )
 _OF_ATTEMPTS = (
     "FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id"
@@ -81,8 +78,9 @@ class Ledger:
         with self._database.reading() as reader:
             # One statement, one snapshot: a commit between two would let the sum go wrong.
             rows = reader.execute(
+                # (CROSS keeps SQLite from going through all recipients to see which of them are claimed.)
                 "SELECT state, n FROM state_tally WHERE job_id = ? UNION ALL"
-                " SELECT -1 - r.state, count(*) FROM claim c JOIN recipient r ON r.id = c.id"
+                " SELECT -1 - r.state, count(*) FROM claim c CROSS JOIN recipient r ON r.id = c.id"
                 " WHERE c.id BETWEEN ? AND ? GROUP BY r.state",
                 (job_id, low, high),
             ).fetchall()
@@ -184,10 +182,10 @@ class Ledger:
     ) -> Iterator[str]:
         """The same as text, many rows at a time: the first expression's, where it `holds` for so many rows, else the second's.
 
-        An expression is SQL over the fields of RecipientRow, `message` being `path`. It is worked out where no other thread
-        waits for Python's lock.
+        An expression is SQL over the rows `r` of recipient, `m` of its message and `c` of its claim, where there are such. It
+        is worked out where no other thread waits for Python's lock.
         """
-        first, second = (as_text(expression, _RECIPIENT, _OF_RECIPIENTS) for expression in expressions)
+        first, second = (as_text("r.id", expression, _OF_RECIPIENTS) for expression in expressions)
         low, high = id_range(job_id)
         among = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
@@ -205,10 +203,9 @@ class Ledger:
     def attempt_texts(self, job_id: int, after: int, until: int, expression: str) -> Iterator[tuple[str, int]]:
         """The attempts with an id above `after`, up to `until`, as text, many at a time, each time with the last one's id.
 
-        The expression is SQL over `at`, `line`, `address`, `number`, `result`, `code`, `status`, `diagnostic`, `relay`,
-        `remote_mta` and `path`.
+        The expression is SQL over the rows `a` of attempt, `r` of its recipient and `m` of the message, where there is one.
         """
-        query = as_text(expression, _ATTEMPT, _OF_ATTEMPTS)
+        query = as_text("a.id", expression, _OF_ATTEMPTS)
         with self._database.reading() as reader:
             while True:
                 text, count, last = reader.execute(query, (job_id, after, until, _CHUNK)).fetchone()

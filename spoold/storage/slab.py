@@ -53,13 +53,11 @@ def at_once(columns: str, select: str, also: str = "NULL") -> str:
     return f"SELECT json_group_array(json_array({names})), {also} FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
 
 
-def as_text(expression: str, columns: str, select: str) -> str:
-    """A query for one text, of `expression` for each row of `SELECT columns select` in their order, for their number, and
-    for the highest `id`, which must be among the columns.
-
-    `expression` goes by the columns' names; `select` wants an ORDER BY and a LIMIT.
+def as_text(id_: str, expression: str, select: str) -> str:
+    """A query for one text, of `expression` for each row of `SELECT id_ select` in their order, for their number, and for
+    the highest id. `select` wants an ORDER BY and a LIMIT.
     """
-    return f"SELECT group_concat({expression}, ''), count(*), max(id) FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
+    return f"SELECT group_concat(text, ''), count(*), max(id) FROM (SELECT {id_} AS id, {expression} AS text {select})"  # noqa: S608 - our own text
 
 
 def fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> tuple[list[list[Any]], Any]:

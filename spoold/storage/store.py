@@ -319,7 +319,7 @@ class Store:
         def write(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
                 "SELECT c.id, c.at, c.relay, r.domain, r.state, r.attempts, r.first_attempt_at, r.job_id FROM claim c"
-                " JOIN recipient r ON r.id = c.id"
+                " CROSS JOIN recipient r ON r.id = c.id"
             ).fetchall()
             tallies = Tallies()
             text = "the agent ended while the message was being sent; it may have been sent"

@@ -37,7 +37,7 @@ def attempted(ledger: Ledger, job_id: int, after: int = 0, until: int = LAST) ->
     """(id, address) of the attempts in between."""
     last = after
     found: list[tuple[int, str]] = []
-    for text, reached in ledger.attempt_texts(job_id, after, until, "id || ' ' || address || char(10)"):
+    for text, reached in ledger.attempt_texts(job_id, after, until, "a.id || ' ' || r.address || char(10)"):
         found += [(int(number), address) for number, address in map(str.split, text.splitlines())]
         assert found[-1][0] == reached > last
         last = reached
@@ -58,7 +58,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     assert attempted(ledger, job_id, attempts[9][0]) == attempts[10:]
     assert attempted(ledger, job_id, attempts[-1][0]) == []
     assert attempted(ledger, job_id, until=attempts[9][0]) == attempts[:10]
-    texts = ledger.recipient_texts(job_id, ("'x'", "line || ' '"), lambda *_: False)
+    texts = ledger.recipient_texts(job_id, ("'x'", "r.line || ' '"), lambda *_: False)
     assert "".join(texts).split() == [str(line) for line in range(2, count + 2)]
     assert ledger.attempt_count(job_id) == (count, NOW, NOW)
 

@@ -98,7 +98,7 @@ async def test_outcome_is_in_the_recipient_the_attempt_and_the_counts(database: 
     ]
     assert rows[0].diagnostic == "550 no such user"
     assert rows[0].remote_mta == "mx.example"
-    text = "address || ' ' || number || ' ' || result || ' ' || relay"
+    text = "r.address || ' ' || a.number || ' ' || a.result || ' ' || a.relay"
     assert [line for line, _ in ledger.attempt_texts(job_id, 0, LAST, text)] == [f"{first.address} 1 failed default"]
     assert [found.id for found in due(store, job_id)] == [second.id]
 
