@@ -21,7 +21,7 @@ from spoold.storage.spooldir import FOLDERS, Spool
 
 _EVERY = 5.0
 #: After a page the thread rests for so many times what the page took.
-_REST = 100.0
+_REST = 300.0
 #: Recipients of a job whose first page is made beside its other reports.
 _SMALL = 200
 #: A change of the expected end by less than so many seconds is no reason for a new page.

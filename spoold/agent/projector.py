@@ -19,11 +19,11 @@ _TICK = 0.25
 #: The least seconds between two rounds, and how many jobs a thread gets at once in one.
 _PASS = 0.05
 _BATCH = 25
-#: The least seconds between two writings of a job's status; between two of its lists, at least this and `_SHARE` times
-#: what the last one took.
+#: The least seconds between two writings of a job's status, and of its lists; and at least `_SHARE` times what the last one
+#: took of a core.
 _STATUS_EVERY = 1.0
 _TABLE_EVERY = 2.0
-_SHARE = 200.0
+_SHARE = 300.0
 #: How long a job that was taken may be without a report.
 _FIRST = 0.3
 #: What a row of its list takes to be written, about, in seconds; how long the whole list took counts once it was written.
@@ -59,7 +59,7 @@ class Projector:
         self._pending.add(job_id)
         if moved:
             paper.status_at = paper.table_at = LONG_AGO
-            paper.table_cost = 0.0
+            paper.table_cost = paper.status_cost = 0.0
             self._wake.set()
 
     def accepted(self, job_id: int, total: int) -> None:
@@ -131,7 +131,9 @@ class Projector:
             if paper.busy:
                 continue
             table = paper.table_dirty and now - paper.table_at >= max(_TABLE_EVERY, _SHARE * paper.table_cost)
-            if not table and not (paper.dirty and now - paper.status_at >= _STATUS_EVERY):
+            if not table and not (
+                paper.dirty and now - paper.status_at >= max(_STATUS_EVERY, _SHARE * paper.status_cost)
+            ):
                 continue
             paper.busy = True
             paper.dirty = False

@@ -53,6 +53,7 @@ class Paper:
     status_at: float = LONG_AGO
     table_at: float = LONG_AGO
     table_cost: float = 0.0
+    status_cost: float = 0.0
     table_dirty: bool = True
     attempts: tuple[int, int] | None = None
     marked_at: float = 0.0
@@ -245,7 +246,7 @@ class Reporter:
             self._spool.sync_move(here, there)
 
     def _write_status(self, paper: Paper, job: JobRow, heading: Heading, put: Put) -> Status:
-        now = self._clock()
+        now, begun = self._clock(), time.thread_time()
         counts = self._ledger.counts(job.id)
         speed = _speed(paper, sum(count for state, count in counts.items() if state.final))
         fault = None if job.state.final else self._relay_fault(job.id)
@@ -268,6 +269,7 @@ class Reporter:
         put("statistics.json", [statistics])
         failpoint("report-written")
         paper.status_at = time.monotonic()
+        paper.status_cost = time.thread_time() - begun
         return status
 
     def _foresee(self, paper: Paper, job: JobRow, speed: float | None) -> None:
@@ -312,10 +314,10 @@ class Reporter:
             paper.marked_at = time.monotonic()
 
     def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, put: Put) -> None:
-        begun = time.monotonic()
+        begun = time.thread_time()
         put("recipients.csv", recipients_csv(self._ledger, job.id, zone))
         paper.table_at = time.monotonic()
-        paper.table_cost = paper.table_at - begun
+        paper.table_cost = time.thread_time() - begun
 
 
 def _speed(paper: Paper, final: int) -> float | None:

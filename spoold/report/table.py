@@ -9,7 +9,7 @@ from datetime import tzinfo
 
 from spoold.core.state import RecipientState
 from spoold.report.clock import rfc3339
-from spoold.storage.ledger import LAST, Ledger
+from spoold.storage.ledger import LAST, Ledger, Wording
 
 ATTEMPTS = "attempts.jsonl"
 COLUMNS = (
@@ -60,21 +60,6 @@ def _row(*foreign: str) -> str:
 
 
 _FOREIGN = ("r.address", "r.status", "r.diagnostic", "r.remote_mta", "r.category", "m.path")
-_PLAIN, _QUOTED = _row(*_FOREIGN), _row(*map(_quoted, _FOREIGN))
-_ATTEMPT = (
-    f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
-    " r.address, 'attempt', a.number, 'result', a.result, 'dsn_status', a.status, 'smtp_code', a.code, 'diagnostic',"
-    " a.diagnostic, 'relay', a.relay, 'remote_mta', a.remote_mta, 'message', m.path), 2) || char(10)"
-)
-
-
-def recipients_csv(
-    ledger: Ledger, job_id: int, zone: tzinfo, states: Collection[RecipientState] = tuple(RecipientState)
-) -> Iterator[bytes]:
-    """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows."""
-    yield _HEADING.encode()
-    for text in ledger.recipient_texts(job_id, (_PLAIN, _QUOTED), _needs_no_quotes, states):
-        yield _with_moments(text, zone)
 
 
 def _needs_no_quotes(text: str, rows: int) -> bool:
@@ -87,13 +72,51 @@ def _needs_no_quotes(text: str, rows: int) -> bool:
     )
 
 
+_ROW = Wording(_row(*_FOREIGN), _row(*map(_quoted, _FOREIGN)), _needs_no_quotes)
+
+_JSON = (
+    f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
+    " r.address, 'attempt', a.number, 'result', a.result, 'dsn_status', a.status, 'smtp_code', a.code, 'diagnostic',"
+    " a.diagnostic, 'relay', a.relay, 'remote_mta', a.remote_mta, 'message', m.path), 2) || char(10)"
+)
+_FORMAT = (
+    f'{{"at":"{_SEPARATOR}%d{_SEPARATOR}","line":%d,"address":"%s","attempt":%d,"result":"%s","dsn_status":"%s",'
+    '"smtp_code":%s,"diagnostic":"%s","relay":"%s","remote_mta":"%s","message":"%s"}\n'
+)
+#: A null leaves a quote too many.
+_PLAIN_JSON = (
+    f"printf('{_FORMAT}', {_moment('a.at')}, r.line, r.address, a.number, a.result, ifnull(a.status, '\"'),"
+    " ifnull(a.code, 'null'), ifnull(a.diagnostic, '\"'), ifnull(a.relay, '\"'), ifnull(a.remote_mta, '\"'),"
+    " ifnull(m.path, '\"'))"
+)
+
+
+def _needs_no_escapes(text: str, rows: int) -> bool:
+    """Whether these are `rows` lines of plain strings (RFC 8259 §7). Whatever was tried is known to be without control
+    characters: its address, its message's name, and the answers.
+    """
+    return "\\" not in text and text.count('"') == rows * _FORMAT.count('"')
+
+
+_LINE = Wording(_PLAIN_JSON, _JSON, _needs_no_escapes)
+
+
+def recipients_csv(
+    ledger: Ledger, job_id: int, zone: tzinfo, states: Collection[RecipientState] = tuple(RecipientState)
+) -> Iterator[bytes]:
+    """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows."""
+    yield _HEADING.encode()
+    for text in ledger.recipient_texts(job_id, _ROW, states):
+        yield _with_moments(text, zone)
+
+
 def attempts_jsonl(
     ledger: Ledger, job_id: int, after: int, zone: tzinfo, *, until: int = LAST
 ) -> Iterator[tuple[bytes, int]]:
     """A line of JSON for each attempt with an id above `after`, up to `until`; in pieces of whole lines, with the last
     one's id.
     """
-    for text, last in ledger.attempt_texts(job_id, after, until, _ATTEMPT):
+    for text, last in ledger.attempt_texts(job_id, after, until, _LINE):
         yield _with_moments(text, zone), last
 
 

@@ -39,6 +39,16 @@ class RecipientRow(NamedTuple):
     message: str | None
 
 
+class Wording(NamedTuple):
+    """SQL expressions that make text of a row, where no other thread waits for Python's lock: `plain` as long as its text
+    `holds` for so many rows, else `careful`, which takes longer.
+    """
+
+    plain: str
+    careful: str
+    holds: Callable[[str, int], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyTally:
     """How often one kind of reply was given, with an example of its text."""
@@ -174,43 +184,37 @@ class Ledger:
                 low = rows[-1][0] + 1
 
     def recipient_texts(
-        self,
-        job_id: int,
-        expressions: tuple[str, str],
-        holds: Callable[[str, int], bool],
-        states: Collection[RecipientState] = tuple(RecipientState),
+        self, job_id: int, wording: Wording, states: Collection[RecipientState] = tuple(RecipientState)
     ) -> Iterator[str]:
-        """The same as text, many rows at a time: the first expression's, where it `holds` for so many rows, else the second's.
+        """The same as text, many rows at a time.
 
-        An expression is SQL over the rows `r` of recipient, `m` of its message and `c` of its claim, where there are such. It
-        is worked out where no other thread waits for Python's lock.
+        Worded over the rows `r` of recipient, `m` of its message and `c` of its claim, where there are such.
         """
-        first, second = (as_text("r.id", expression, _OF_RECIPIENTS) for expression in expressions)
         low, high = id_range(job_id)
         among = orjson.dumps([int(state) for state in states]).decode()
-        with self._database.reading() as reader:
-            while True:
-                values = (low, high, among, _CHUNK)
-                text, count, last = reader.execute(first, values).fetchone()
-                if count and not holds(text, count):
-                    text, count, last = reader.execute(second, values).fetchone()
-                if count:
-                    yield text
-                if count < _CHUNK:
-                    return
-                low = last + 1
+        for text, _ in self._texts("r.id", wording, _OF_RECIPIENTS, lambda last: (last + 1, high, among), low - 1):
+            yield text
 
-    def attempt_texts(self, job_id: int, after: int, until: int, expression: str) -> Iterator[tuple[str, int]]:
+    def attempt_texts(self, job_id: int, after: int, until: int, wording: Wording) -> Iterator[tuple[str, int]]:
         """The attempts with an id above `after`, up to `until`, as text, many at a time, each time with the last one's id.
 
-        The expression is SQL over the rows `a` of attempt, `r` of its recipient and `m` of the message, where there is one.
+        Worded over the rows `a` of attempt, `r` of its recipient and `m` of the message, where there is one.
         """
-        query = as_text("a.id", expression, _OF_ATTEMPTS)
+        return self._texts("a.id", wording, _OF_ATTEMPTS, lambda last: (job_id, last, until), after)
+
+    def _texts(
+        self, id_: str, wording: Wording, select: str, values: Callable[[int], tuple[object, ...]], last: int
+    ) -> Iterator[tuple[str, int]]:
+        """What `select` gives for the `values` that ask for the rows behind the id `last`."""
+        plain, careful = (as_text(id_, words, select) for words in (wording.plain, wording.careful))
         with self._database.reading() as reader:
             while True:
-                text, count, last = reader.execute(query, (job_id, after, until, _CHUNK)).fetchone()
+                bound = (*values(last), _CHUNK)
+                text, count, reached = reader.execute(plain, bound).fetchone()
+                if count and not wording.holds(text, count):
+                    text, count, reached = reader.execute(careful, bound).fetchone()
                 if count:
-                    yield text, last
+                    yield text, reached
                 if count < _CHUNK:
                     return
-                after = last
+                last = reached

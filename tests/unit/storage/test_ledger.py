@@ -10,7 +10,7 @@ from spoold.core.outcome import Outcome, Result, failed
 from spoold.core.retry import DEFAULT
 from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database
-from spoold.storage.ledger import LAST, Ledger
+from spoold.storage.ledger import LAST, Ledger, Wording
 from spoold.storage.record import DueRecipient, Record
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
@@ -37,7 +37,9 @@ def attempted(ledger: Ledger, job_id: int, after: int = 0, until: int = LAST) ->
     """(id, address) of the attempts in between."""
     last = after
     found: list[tuple[int, str]] = []
-    for text, reached in ledger.attempt_texts(job_id, after, until, "a.id || ' ' || r.address || char(10)"):
+    for text, reached in ledger.attempt_texts(
+        job_id, after, until, Wording("''", "a.id || ' ' || r.address || char(10)", lambda *_: False)
+    ):
         found += [(int(number), address) for number, address in map(str.split, text.splitlines())]
         assert found[-1][0] == reached > last
         last = reached
@@ -58,7 +60,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     assert attempted(ledger, job_id, attempts[9][0]) == attempts[10:]
     assert attempted(ledger, job_id, attempts[-1][0]) == []
     assert attempted(ledger, job_id, until=attempts[9][0]) == attempts[:10]
-    texts = ledger.recipient_texts(job_id, ("'x'", "r.line || ' '"), lambda *_: False)
+    texts = ledger.recipient_texts(job_id, Wording("'x'", "r.line || ' '", lambda *_: False))
     assert "".join(texts).split() == [str(line) for line in range(2, count + 2)]
     assert ledger.attempt_count(job_id) == (count, NOW, NOW)
 

@@ -18,7 +18,7 @@ from spoold.core.retry import RetryPolicy
 from spoold.core.state import JobState, OnUncertain, RecipientState, Standing, after_outcome
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database
-from spoold.storage.ledger import LAST, Ledger
+from spoold.storage.ledger import LAST, Ledger, Wording
 from spoold.storage.record import DueRecipient, Record, id_in_job, id_range, job_of
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
@@ -98,7 +98,7 @@ async def test_outcome_is_in_the_recipient_the_attempt_and_the_counts(database: 
     ]
     assert rows[0].diagnostic == "550 no such user"
     assert rows[0].remote_mta == "mx.example"
-    text = "r.address || ' ' || a.number || ' ' || a.result || ' ' || a.relay"
+    text = Wording("r.address || ' ' || a.number || ' ' || a.result || ' ' || a.relay", "''", lambda *_: True)
     assert [line for line, _ in ledger.attempt_texts(job_id, 0, LAST, text)] == [f"{first.address} 1 failed default"]
     assert [found.id for found in due(store, job_id)] == [second.id]
 
@@ -321,7 +321,9 @@ class Life(RuleBasedStateMachine):
         assert counts[RecipientState.SENDING] == len(self.claimed)
         rows = list(self.ledger.recipients(self.job_id))
         assert counts == {state: sum(row.state is state for row in rows) for state in RecipientState}
-        tried = "".join(text for text, _ in self.ledger.attempt_texts(self.job_id, 0, LAST, "'x'"))
+        tried = "".join(
+            text for text, _ in self.ledger.attempt_texts(self.job_id, 0, LAST, Wording("'x'", "''", lambda *_: True))
+        )
         assert len(tried) == self.attempts == sum(row.attempts for row in rows)
         assert self.ledger.attempt_count(self.job_id)[0] == self.attempts
         with closing(sqlite3.connect(self.path)) as database:
