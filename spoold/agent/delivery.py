@@ -182,29 +182,34 @@ class Delivery:
 
     def _take(self) -> list[_Claim]:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
+        claims: list[_Claim] = []
         now = self._monotonic()
-        idle, busy = [], []
-        for number, link in enumerate(self._pool.open):
-            if link.load > 1 or not link.session.usable or link.ended.is_set():
-                continue
-            if number >= self._concurrency.width:
-                if not link.load:
-                    link.ended.set()
-            elif not link.load:
-                idle.append(link)
-            # Nobody gets in line behind what takes long.
-            elif link.session.depth > 1 and not link.large and now - link.since <= _LONG:
-                busy.append(link)
-        room = idle + busy
-        claims = [
-            _Claim(link, job, recipients)
-            for link, (job, recipients) in zip(room, self._work.claims(self, len(room)), strict=False)
-        ]
-        for claim in claims:
-            claim.link.load += 1
-            claim.link.since = now
-            claim.link.large = claim.recipients[0].message.size > WHOLE
+        for load in (0, 1):
+            room = [
+                link
+                for number, link in enumerate(self._pool.open)
+                if link.load == load and self._has_room(link, now, surplus=number >= self._concurrency.width)
+            ]
+            found = self._work.claims(self, len(room))
+            for link, (job, recipients) in zip(room, found, strict=False):
+                link.load += 1
+                link.since = now
+                link.large = recipients[0].message.size > WHOLE
+                claims.append(_Claim(link, job, recipients))
+            if len(found) < len(room):
+                break
         return claims
+
+    def _has_room(self, link: Link, now: float, *, surplus: bool) -> bool:
+        """Whether a connection can have one more message; one that is `surplus` ends where it has none."""
+        if not link.session.usable or link.ended.is_set():
+            return False
+        if surplus:
+            if not link.load:
+                link.ended.set()
+            return False
+        # Nobody gets in line behind what takes long.
+        return not link.load or (link.session.depth > 1 and not link.large and now - link.since <= _LONG)
 
     async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
         """Read the messages while the intents are being written, then begin."""

@@ -276,7 +276,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job that takes a second or more to look through."""
     folder = tmp_path_factory.mktemp("large") / "large"
     folder.mkdir()
-    count = 150_000
+    count = 400_000
     (folder / "job.yaml").write_text(f"sender: news@example.com\nexpect: {{recipients: {count}}}\n")
     (folder / "message.eml").write_bytes(b"Subject: News\n\nHello\n")
     (folder / "recipients.csv").write_text("address\n" + "".join(f"to{n}@one.example\n" for n in range(count)))
@@ -286,8 +286,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_validate_of_a_large_job_shows_a_bar_that_goes(large: Path) -> None:
     terminal = Terminal(["validate", str(large)], 100)
     assert terminal.end() == 0
-    assert re.search(r"Recipients .*\d+,000 of 150,000 recipients", terminal.text)
-    assert terminal.raw.endswith(b"150000 recipient(s), 1 message(s)\r\n")
+    assert re.search(r"Recipients .*\d+,000 of 400,000 recipients", terminal.text)
+    assert terminal.raw.endswith(b"400000 recipient(s), 1 message(s)\r\n")
     assert b"\x1b[2K" in terminal.raw  # the bar was erased
 
 
