@@ -1,8 +1,8 @@
 """Prints the jobs' pages, report/index.html, in a thread and on a clock of its own.
 
-A page costs more than the other reports and is looked at less often. So it is written at most every `_EVERY` seconds, and
-all pages together take a fixed share of one core, however many jobs there are. Only where a job changes its folder its
-page is written there and then, by whoever moves it.
+A page costs more than the other reports and is looked at less often. So it is written at most every `_EVERY` seconds, more
+seldom the more it costs, and all pages together take a fixed share of one core, however many jobs there are. Only where a
+job changes its folder its page is written there and then, by whoever moves it.
 """
 
 import functools
@@ -20,8 +20,9 @@ from spoold.storage.ledger import Ledger
 from spoold.storage.spooldir import FOLDERS, Spool
 
 _EVERY = 5.0
-#: After a page the thread rests for so many times what the page took.
-_REST = 300.0
+#: After a page the thread rests for so many times what the page took, and the job's next one for so many times.
+_REST = 20.0
+_JOB_REST = 400.0
 #: Recipients of a job whose first page is made beside its other reports.
 _SMALL = 200
 #: A change of the expected end by less than so many seconds is no reason for a new page.
@@ -40,6 +41,7 @@ class Press:
         self._ledger = ledger
         self._spent = spent
         self._offers: dict[int, Status] = {}
+        #: When a job's next page may be written, and what the last one said.
         self._printed: dict[int, tuple[float, _Gist]] = {}
         self._timelines: dict[int, Timeline] = {}
         self._stirred = threading.Condition()
@@ -112,7 +114,9 @@ class Press:
             prepare()
             begun, used = time.monotonic(), time.thread_time()
             self._print_offered(job_id)
-            self._spent(time.thread_time() - used)
+            cost = time.thread_time() - used
+            self._spent(cost)
+            self._put_off(job_id, _JOB_REST * cost)
             rest = begun + (1 + _REST) * (time.monotonic() - begun)
             with self._stirred:
                 while not self._ceased and (left := rest - time.monotonic()) > 0:
@@ -122,8 +126,8 @@ class Press:
         """The job whose page has waited for longest, or how long to wait, None for as long as nothing is offered."""
         if not self._offers:
             return None, None
-        job_id = min(self._offers, key=self._printed_at)
-        wait = self._printed_at(job_id) + _EVERY - time.monotonic()
+        job_id = min(self._offers, key=self._due_at)
+        wait = self._due_at(job_id) - time.monotonic()
         return (job_id, None) if wait <= 0 else (None, wait)
 
     def _print_offered(self, job_id: int) -> None:
@@ -156,12 +160,18 @@ class Press:
             self._timelines[job_id] = view.timeline
         put(PAGE, job_page(view))
 
-    def _printed_at(self, job_id: int) -> float:
+    def _due_at(self, job_id: int) -> float:
         found = self._printed.get(job_id)
         return float("-inf") if found is None else found[0]
 
     def _note(self, status: Status) -> None:
-        self._printed[status.job.id] = (time.monotonic(), _gist(status))
+        self._printed[status.job.id] = (time.monotonic() + _EVERY, _gist(status))
+
+    def _put_off(self, job_id: int, seconds: float) -> None:
+        """The job's next page may come so long after now at the earliest."""
+        found = self._printed.get(job_id)
+        if found is not None:
+            self._printed[job_id] = (max(found[0], time.monotonic() + seconds), found[1])
 
     def _forget(self, job_id: int) -> None:
         self._printed.pop(job_id, None)
