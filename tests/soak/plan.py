@@ -260,7 +260,7 @@ class _Jobs:
         if chance.random() < 0.2:
             manifest["domain_rates"] = {"one.example": "25/s", "*": "300/s"}
         if chance.random() < 0.1:
-            manifest["expires"] = f"{chance.randint(4, 15)}s"
+            manifest["expires"] = f"{chance.randint(8, 15)}s"  # behind any send_after, else the job is rejected
         if kind is Kind.AGAIN:
             manifest["allow_duplicate"] = True
         window = chance.choice(list(Window)) if chance.random() < 0.15 else None
