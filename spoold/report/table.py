@@ -95,7 +95,12 @@ def _needs_no_escapes(text: str, rows: int) -> bool:
     """Whether these are `rows` lines of plain strings (RFC 8259 §7). Whatever was tried is known to be without control
     characters: its address, its message's name, and the answers.
     """
-    return "\\" not in text and text.count('"') == rows * _FORMAT.count('"')
+    return (
+        "\\" not in text
+        and text.count('"') == rows * _FORMAT.count('"')
+        and text.count("\n") == rows
+        and text.count(_SEPARATOR) == 2 * rows
+    )
 
 
 _LINE = Wording(_PLAIN_JSON, _JSON, _needs_no_escapes)

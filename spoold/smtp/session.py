@@ -13,20 +13,16 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Final, cast
+from typing import cast
 
 from spoold.core.outcome import Outcome, Reply, deferred, returned
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
 from spoold.smtp.relay import Timeouts
-from spoold.smtp.transaction import DOT, At, Envelope, Exchange, Transaction, Turn, refusal
+from spoold.smtp.transaction import BODY, DONE, DOT, WAIT, At, Envelope, Exchange, Transaction, refusal
 
 __all__ = ["BodyError", "Envelope", "Session", "Transaction"]
 
-#: As in `transaction`: looked up once.
-_WAIT: Final = Turn.WAIT
-_BODY: Final = Turn.BODY
-_DONE: Final = Turn.DONE
 #: What an idle socket takes at once.
 _AT_ONCE = 16 * 1024
 #: Up to this size one copy costs less than one more write.
@@ -183,12 +179,12 @@ class Session(asyncio.Protocol):
             return
         exchange = self._flight[0]
         turn = exchange.take(reply)
-        if turn is _DONE:
+        if turn is DONE:
             self._finish(exchange)
             return
-        if turn is _WAIT:
+        if turn is WAIT:
             self._wait(self._timeouts.command)
-        elif turn is _BODY:
+        elif turn is BODY:
             if not exchange.may_go():
                 self._withdraw(exchange, returned("withdrawn before it was sent"))
             elif isinstance(exchange.body, bytes):

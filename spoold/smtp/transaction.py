@@ -80,7 +80,9 @@ class At:
 
 
 #: Python 3.11 takes longer to look up a member of an enumeration than to do what a reply asks for (so `At` is none).
-_WAIT, _BODY, _DONE = Turn.WAIT, Turn.BODY, Turn.DONE
+WAIT: Final = Turn.WAIT
+BODY: Final = Turn.BODY
+DONE: Final = Turn.DONE
 
 
 class Exchange:
@@ -155,11 +157,11 @@ class Exchange:
             self._settle(range(len(self.outcomes)), verdict)
             if self.close:
                 # The relay may well close now: the replies to the rest of the group are not worth waiting for.
-                return _DONE
+                return DONE
             self._pushed_back = 400 <= reply.code < 500
         self.at = At.RCPT
         if self._pipelining:
-            return _WAIT
+            return WAIT
         return self._next_recipient() if reply.positive else self._reset()
 
     def _recipient_reply(self, reply: Reply) -> "Turn | bytes":
@@ -176,12 +178,12 @@ class Exchange:
             self.at = At.DATA
             if self._mail_taken:
                 self.step = Command.DATA
-        return _WAIT
+        return WAIT
 
     def _next_recipient(self) -> "Turn | bytes":
         """One by one: the next command, once MAIL has been taken."""
         if self.close:
-            return _DONE
+            return DONE
         if self._index < len(self.outcomes):
             return f"RCPT TO:<{self._envelope.recipients[self._index]}>\r\n".encode()
         if not self._accepted:
@@ -202,7 +204,7 @@ class Exchange:
             if self._accepted:
                 failpoint("after-354")
                 self.at = At.BODY
-                return _BODY
+                return BODY
             # RFC 2920 §3.1: every recipient was refused and the server wants data all the same.
             self.at = At.VOID
             return DOT
@@ -214,7 +216,7 @@ class Exchange:
         """An answer before the end of the data: the message cannot have been taken."""
         self.close = True
         self._settle(self._accepted, _refusal(reply))
-        return _DONE
+        return DONE
 
     def _dot_reply(self, reply: Reply) -> "Turn | bytes":
         failpoint("after-reply")
@@ -223,19 +225,19 @@ class Exchange:
             self._settle(self._accepted, Verdict(unknown(f"the relay's answer means nothing here: {reply}")))
         else:
             self._settle(self._accepted, read_reply(Command.DOT, reply))
-        return _DONE
+        return DONE
 
     def _void_reply(self, _: Reply) -> "Turn | bytes":
         return self._reset()
 
     def _reset_reply(self, reply: Reply) -> "Turn | bytes":
         self.close = not reply.positive
-        return _DONE
+        return DONE
 
     def _reset(self) -> "Turn | bytes":
         """Leave the transaction, so that the next MAIL is in sequence (RFC 5321 §4.1.1.5)."""
         if self.close:
-            return _DONE
+            return DONE
         self.at = At.RSET
         return b"RSET\r\n"
 
