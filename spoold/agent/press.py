@@ -22,7 +22,7 @@ from spoold.storage.spooldir import FOLDERS, Spool
 _EVERY = 5.0
 #: After a page the thread rests for so many times what the page took, and the job's next one for so many times.
 _REST = 20.0
-_JOB_REST = 400.0
+_JOB_REST = 600.0
 #: Recipients of a job whose first page is made beside its other reports.
 _SMALL = 200
 #: A change of the expected end by less than so many seconds is no reason for a new page.

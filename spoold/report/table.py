@@ -1,7 +1,8 @@
 """report/recipients.csv and report/attempts.jsonl: the long lists, as streams of bytes.
 
-Their rows are put together by SQLite, which takes half the time and keeps nobody from Python's lock. Only moments are
-written here, for it knows no time zones: a row has them as milliseconds between two separators.
+Their rows are put together by SQLite, which takes half the time and keeps nobody from Python's lock. But it knows no time
+zones. So a row has its moments as milliseconds between two separators, and they are written here; or SQLite is told how the
+minute reads in which they lie.
 """
 
 from collections.abc import Collection, Iterator
@@ -31,7 +32,9 @@ DSN_ACTIONS = {
 
 
 def _by_state(words: dict[RecipientState, str]) -> str:
-    return "CASE r.state " + " ".join(f"WHEN {state:d} THEN '{word}'" for state, word in words.items()) + " END"
+    # The cases are looked at one after the other, and most rows are of recipients that were sent to.
+    cases = sorted(words.items(), key=lambda case: case[0] is not RecipientState.SENT)
+    return "CASE r.state " + " ".join(f"WHEN {state:d} THEN '{word}'" for state, word in cases) + " END"
 
 
 def _moment(column: str) -> str:
@@ -44,8 +47,8 @@ def _quoted(column: str) -> str:
     return f"""CASE WHEN {column} GLOB '*["",' || char(10, 13, 31) || ']*' THEN {quoted} ELSE {column} END"""
 
 
-def _row(*foreign: str) -> str:
-    """A row of recipients.csv; `foreign` are the expressions for what comes from outside."""
+def _row(end: str, *foreign: str) -> str:
+    """A row of recipients.csv that ends in `end`; `foreign` are the expressions for what comes from outside."""
     address, status, diagnostic, remote_mta, category, path = foreign
     label = _by_state({state: state.label for state in RecipientState})
     action = _by_state(DSN_ACTIONS)
@@ -56,23 +59,25 @@ def _row(*foreign: str) -> str:
         f" nullif(r.code, 0), {diagnostic}, {remote_mta}, {category}, {_moment('r.last_attempt_at')},"
         f" iif({waiting}, {_moment('r.due_at')}, NULL), {path}"
     )
-    return rf"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},{_SEPARATOR}%s{_SEPARATOR},%s' || char(13, 10), {cells})"
+    return rf"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},{_SEPARATOR}%s{_SEPARATOR},%s' || {end}, {cells})"
 
 
 _FOREIGN = ("r.address", "r.status", "r.diagnostic", "r.remote_mta", "r.category", "m.path")
 
 
 def _needs_no_quotes(text: str, rows: int) -> bool:
-    """Whether these are `rows` rows of plain cells."""
+    """Whether these are `rows` rows of plain cells. (To find nothing takes no time, to count does.)"""
     return (
         '"' not in text
+        and "\r" not in text
         and text.count(",") == rows * _COMMAS
-        and text.count("\n") == text.count("\r") == rows
+        and text.count("\n") == rows
         and text.count(_SEPARATOR) == 4 * rows
     )
 
 
-_ROW = Wording(_row(*_FOREIGN), _row(*map(_quoted, _FOREIGN)), _needs_no_quotes)
+#: A plain row ends in LF alone, and gets its CR when it is known to be plain.
+_ROW = Wording(_row("char(10)", *_FOREIGN), _row("char(13, 10)", *map(_quoted, _FOREIGN)), _needs_no_quotes)
 
 _JSON = (
     f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
@@ -80,14 +85,16 @@ _JSON = (
     " a.diagnostic, 'relay', a.relay, 'remote_mta', a.remote_mta, 'message', m.path), 2) || char(10)"
 )
 _FORMAT = (
-    f'{{"at":"{_SEPARATOR}%d{_SEPARATOR}","line":%d,"address":"%s","attempt":%d,"result":"%s","dsn_status":"%s",'
+    '{"at":"%s%02d.%03d%s","line":%d,"address":"%s","attempt":%d,"result":"%s","dsn_status":"%s",'
     '"smtp_code":%s,"diagnostic":"%s","relay":"%s","remote_mta":"%s","message":"%s"}\n'
 )
-#: A null leaves a quote too many.
+_MILLISECONDS = f"({_moment('a.at')} - ?1 * 1000)"
+#: For attempts in the minute from the moment ?1 on, before ?2, of which ?3 and ?4 are the beginning and the end of the text.
+#: Any other leaves a quote too many, and so does a null.
 _PLAIN_JSON = (
-    f"printf('{_FORMAT}', {_moment('a.at')}, r.line, r.address, a.number, a.result, ifnull(a.status, '\"'),"
-    " ifnull(a.code, 'null'), ifnull(a.diagnostic, '\"'), ifnull(a.relay, '\"'), ifnull(a.remote_mta, '\"'),"
-    " ifnull(m.path, '\"'))"
+    f"printf('{_FORMAT}', iif(a.at >= ?1 AND a.at < ?2, ?3, '\"'), {_MILLISECONDS} / 1000, {_MILLISECONDS} % 1000, ?4,"
+    " r.line, r.address, a.number, a.result, ifnull(a.status, '\"'), ifnull(a.code, 'null'), ifnull(a.diagnostic, '\"'),"
+    " ifnull(a.relay, '\"'), ifnull(a.remote_mta, '\"'), ifnull(m.path, '\"'))"
 )
 
 
@@ -97,13 +104,20 @@ def _needs_no_escapes(text: str, rows: int) -> bool:
     """
     return (
         "\\" not in text
+        and _SEPARATOR not in text
         and text.count('"') == rows * _FORMAT.count('"')
         and text.count("\n") == rows
-        and text.count(_SEPARATOR) == 2 * rows
     )
 
 
 _LINE = Wording(_PLAIN_JSON, _JSON, _needs_no_escapes)
+
+
+def _minute(moment: float, zone: tzinfo) -> tuple[int, int, str, str]:
+    """What the plain wording of an attempt is told: the minute of `moment`, in POSIX seconds, and as text but for the seconds."""
+    begin = int(moment // 60 * 60)
+    before, _, after = (rfc3339(begin, zone) or "").partition("00.000")
+    return begin, begin + 60, before, after
 
 
 def recipients_csv(
@@ -111,8 +125,9 @@ def recipients_csv(
 ) -> Iterator[bytes]:
     """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows."""
     yield _HEADING.encode()
-    for text in ledger.recipient_texts(job_id, _ROW, states):
-        yield _with_moments(text, zone)
+    for words in ledger.recipient_texts(job_id, _ROW, states):
+        text = _with_moments(words, zone)
+        yield (text if "\r" in text else text.replace("\n", "\r\n")).encode()
 
 
 def attempts_jsonl(
@@ -121,8 +136,8 @@ def attempts_jsonl(
     """A line of JSON for each attempt with an id above `after`, up to `until`; in pieces of whole lines, with the last
     one's id.
     """
-    for text, last in ledger.attempt_texts(job_id, after, until, _LINE):
-        yield _with_moments(text, zone), last
+    for text, last in ledger.attempt_texts(job_id, after, until, _LINE, lambda moment: _minute(moment, zone)):
+        yield _with_moments(text, zone).encode(), last
 
 
 class _Moments(dict[str, str]):
@@ -137,7 +152,7 @@ class _Moments(dict[str, str]):
         return text
 
 
-def _with_moments(text: str, zone: tzinfo) -> bytes:
+def _with_moments(text: str, zone: tzinfo) -> str:
     parts = text.split(_SEPARATOR)
     parts[1::2] = map(_Moments(zone).__getitem__, parts[1::2])
-    return "".join(parts).encode()
+    return "".join(parts)

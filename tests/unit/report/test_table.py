@@ -23,7 +23,9 @@ from spoold.storage.schema import SCHEMA
 WORDS = st.none() | st.text(st.sampled_from("ab ,\";\r\n'\t\x1f\\%0é"), max_size=8)
 TOLD = st.none() | st.text(st.sampled_from("ab ,\";'\\%0é"), max_size=8)
 PLAIN = st.none() | st.text(st.sampled_from("ab ;'é%"), max_size=8)
-MOMENTS = st.none() | st.sampled_from([1_790_000_000.0, 1_790_000_000.25])
+MOMENTS = st.none() | st.sampled_from(
+    [1_790_000_000.0, 1_790_000_000.25, 1_790_000_039.9999, 1_790_000_040.0, 1_789_999_999.5]
+)
 
 
 class Row(NamedTuple):
