@@ -18,12 +18,12 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Slab:
     """A statement with a list of rows in it: `head`, `row` once a row, separated by commas, `tail`.
 
-    It must do nothing for a row of NULLs.
+    It must do nothing for a row of zeros.
     """
 
     def __init__(self, head: str, row: str, tail: str) -> None:
         self._statements = {size: f"{head} {', '.join([row] * size)} {tail}" for size in _SIZES}
-        self._padding = (None,) * row.count("?")
+        self._padding = (0,) * row.count("?")
 
     def run(
         self,
@@ -67,6 +67,6 @@ def fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> 
 
 
 def insert(into: str, width: int, also: str = "") -> Slab:
-    """A slab that inserts rows of `width` values, the first of which is never NULL."""
+    """A slab that inserts rows of `width` values, the first of which is never zero."""
     row = f"({', '.join('?' * width)})"
-    return Slab(f"INSERT INTO {into} SELECT * FROM (VALUES", row, f") WHERE column1 IS NOT NULL {also}")  # noqa: S608
+    return Slab(f"INSERT INTO {into} SELECT * FROM (VALUES", row, f") WHERE column1 != 0 {also}")  # noqa: S608

@@ -115,8 +115,8 @@ async def test_after_the_database_failed_whoever_waits_and_whoever_asks_is_told(
 def test_slab_tells_how_many_rows_it_changed_whatever_its_padding(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db")
     connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
-    connection.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(200)])
+    connection.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(1, 201)])
     slab = Slab("DELETE FROM t WHERE id IN (", "?", ") AND id < ?")
-    assert slab.run(connection, [(number,) for number in range(100, 300)], after=(150,)) == 50
+    assert slab.run(connection, [(number,) for number in range(101, 301)], after=(151,)) == 50
     assert slab.run(connection, []) == 0
     connection.close()
