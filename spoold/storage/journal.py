@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spoold.core.state import Transition
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.record import Record, job_of
 from spoold.storage.slab import Slab, insert
@@ -39,21 +40,23 @@ class Tallies:
         self._replies: dict[tuple[int, str, int, str, str], tuple[str, int]] = {}
         self._attempts: Counter[int] = Counter()
 
-    def moved(self, job_id: int, domain: str, before: int, after: int) -> None:
-        """A recipient in `domain` went from one state to another."""
+    def moved(self, job_id: int, domain: str, before: int, after: int, times: int = 1) -> None:
+        """So many recipients in `domain` went from one state to another."""
         if before != after:
-            self._domains[job_id, domain, before] -= 1
-            self._domains[job_id, domain, after] += 1
+            self._domains[job_id, domain, before] -= times
+            self._domains[job_id, domain, after] += times
 
-    def replied(self, job_id: int, result: str, code: int | None, status: str, category: str | None, text: str) -> None:
-        """A recipient got this answer."""
+    def replied(
+        self, job_id: int, result: str, code: int | None, status: str, category: str | None, text: str, times: int = 1
+    ) -> None:
+        """So many recipients got this answer."""
         key = (job_id, result, code or 0, status, category or "")
         example, count = self._replies.get(key, (text, 0))
-        self._replies[key] = (example, count + 1)
+        self._replies[key] = (example, count + times)
 
-    def attempted(self, job_id: int) -> None:
-        """There was one attempt more."""
-        self._attempts[job_id] += 1
+    def attempted(self, job_id: int, times: int = 1) -> None:
+        """There were so many attempts more."""
+        self._attempts[job_id] += times
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Add all this to the tables."""
@@ -94,26 +97,41 @@ class _Batch:
         return [_grant(connection, claim) for claim in self.claims]
 
     def _outcomes(self, connection: sqlite3.Connection) -> None:
-        tallies = Tallies()
         ended, updates, attempts = [], [], []
+        moves: dict[tuple[int, str, int, int], int] = {}
+        runs: list[tuple[int, Transition]] = []
+        lengths: list[int] = []
+        job, same = 0, None
         for recipient, transition, relay, remote_mta, at, counted in self.records:
-            ended.append((recipient.id,))
-            state, number, first, due_at, outcome = transition
+            id_ = recipient.id
+            ended.append((id_,))
             if not counted:
-                connection.execute("UPDATE recipient SET due_at = ? WHERE id = ?", (due_at, recipient.id))
+                connection.execute("UPDATE recipient SET due_at = ? WHERE id = ?", (transition.due_at, id_))
                 continue
-            _, status, diagnostic, code, category = outcome
-            job_id, result = job_of(recipient.id), state.label
-            updates.append(
-                (recipient.id, int(state), due_at, number, first, at, code, status, diagnostic, remote_mta, category)
-            )
-            attempts.append((job_id, recipient.id, at, number, result, code, status, diagnostic, relay, remote_mta))
-            tallies.attempted(job_id)
-            tallies.moved(job_id, recipient.domain, recipient.state, state)
-            tallies.replied(job_id, result, code, status, category, diagnostic)
+            job_id = job_of(id_)
+            if transition is not same or job_id != job:
+                # Most recipients of a job share it, one after the other: what follows from it is looked up once.
+                job, same = job_id, transition
+                state, number, first, due_at, (_, status, diagnostic, code, category) = transition
+                value, result = int(state), state.label
+                runs.append((job_id, transition))
+                lengths.append(0)
+            lengths[-1] += 1
+            updates.append((id_, value, due_at, number, first, at, code, status, diagnostic, remote_mta, category))
+            attempts.append((job_id, id_, at, number, result, code, status, diagnostic, relay, remote_mta))
+            move = (job_id, recipient.domain, recipient.state, value)
+            moves[move] = moves.get(move, 0) + 1
         _END_CLAIM.run(connection, ended)
         _UPDATE.run(connection, updates)
         _ATTEMPT.run(connection, attempts)
+        tallies = Tallies()
+        for (job_id, domain, before, after), times in moves.items():
+            tallies.moved(job_id, domain, before, after, times)
+        for (job_id, (state, _, _, _, outcome)), times in zip(runs, lengths, strict=True):
+            tallies.attempted(job_id, times)
+            tallies.replied(
+                job_id, state.label, outcome.code, outcome.status, outcome.category, outcome.diagnostic, times
+            )
         tallies.write(connection)
 
     def resolve(self, granted: list[list[int]]) -> None:

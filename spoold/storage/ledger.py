@@ -205,7 +205,12 @@ class Ledger:
             yield text
 
     def attempt_texts(
-        self, job_id: int, after: int, until: int, wording: Wording, told: Callable[[float], tuple[object, ...]]
+        self,
+        job_id: int,
+        after: int,
+        until: int,
+        wording: Wording,
+        told: Callable[[float], tuple[object, ...]] = lambda _: (),
     ) -> Iterator[tuple[str, int]]:
         """The attempts with an id above `after`, up to `until`, as text, many at a time, each time with the last one's id.
 

@@ -38,7 +38,7 @@ def attempted(ledger: Ledger, job_id: int, after: int = 0, until: int = LAST) ->
     last = after
     found: list[tuple[int, str]] = []
     for text, reached in ledger.attempt_texts(
-        job_id, after, until, Wording("''", "a.id || ' ' || r.address || char(10)", lambda *_: False), lambda _: ()
+        job_id, after, until, Wording("''", "a.id || ' ' || r.address || char(10)", lambda *_: False)
     ):
         found += [(int(number), address) for number, address in map(str.split, text.splitlines())]
         assert found[-1][0] == reached > last
