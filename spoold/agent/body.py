@@ -21,8 +21,9 @@ from spoold.storage.spooldir import Spool
 
 #: A message up to this size is read whole; a larger one is streamed.
 WHOLE = 512 * 1024
-#: Messages with many recipients are read once.
+#: Messages with many recipients are read once: so many are kept, and so many bytes of them.
 _CACHE = 16
+_CACHED = 1024 * 1024
 #: Up to this size a message that is in the kernel's memory is read by the event loop itself.
 _AT_ONCE = 64 * 1024
 #: How many jobs' folders are kept open for that.
@@ -63,7 +64,7 @@ class BodyReader:
         for message_id, body in list(read.items())[-_CACHE:]:
             if isinstance(body, bytes):
                 self._cache[message_id] = body
-        while len(self._cache) > _CACHE:
+        while len(self._cache) > _CACHE or sum(map(len, self._cache.values())) > _CACHED:
             self._cache.popitem(last=False)
         for job in {job for job, _ in missing.values()}:
             await self._keep_root(job)

@@ -3,9 +3,27 @@
 Each event has one level. Fields are plain values; text from outside (replies, file names) comes escaped.
 """
 
+import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
-import structlog
+
+def _import_structlog() -> ModuleType:
+    """structlog without rich, which it takes wherever that is installed, for tracebacks that nobody prints here: 6 MB and a
+    twentieth of a second for each agent.
+    """
+    here = "rich" in sys.modules
+    if not here:
+        sys.modules["rich"] = None  # type: ignore[assignment] # the import system's word for: not to be had
+    try:
+        return importlib.import_module("structlog")
+    finally:
+        if not here:
+            del sys.modules["rich"]
+
+
+structlog = _import_structlog()
 
 EVENTS: dict[str, tuple[str, str]] = {
     "agent.started": ("info", "the agent has the spool, has recovered, and works; `version`, `spool`, `jobs`"),

@@ -31,7 +31,7 @@ _LAST_LOOKS = 20
 _LAST_LOOK = 0.02
 #: Page caches in KiB: of the one writer, and of each reading thread.
 _WRITER_CACHE = 8_000
-_READER_CACHE = 1_000
+_READER_CACHE = 250
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
