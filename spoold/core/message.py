@@ -26,6 +26,7 @@ _mbox_line = re.compile(rb"From (?![ \t]*:)[^\n]*\n?").match
 # ftext of RFC 5322 §3.6.8, with the obsolete blanks before the colon; or the empty line of an empty header.
 _header_start = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n").match
 _before_empty_line = re.compile(rb"\n(?=\r?\n)").search
+_line_with_dot = re.compile(rb"\n\.").search
 _bcc_field = re.compile(rb"^bcc[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.MULTILINE | re.IGNORECASE)
 # On a lower-case header block after a line feed.
 _date_field = re.compile(rb"\ndate[ \t]*:").search
@@ -117,8 +118,13 @@ def wire(content: bytes, added: bytes) -> bytes:
         lines = added + lines
     if not content.endswith(b"\n"):
         lines += b"\r\n"
-    lines = lines.replace(b"\n.", b"\n..")
+    lines = _stuffed(lines)
     return b"." + lines if lines.startswith(b".") else lines
+
+
+def _stuffed(data: bytes) -> bytes:
+    # Few messages have such a line, and to search for one by an expression takes a third of the time of `replace`.
+    return data.replace(b"\n.", b"\n..") if _line_with_dot(data) else data
 
 
 def stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -131,9 +137,9 @@ def stuff(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if not chunk:
             continue
         if at_line_start and chunk.startswith(b"."):
-            yield b"." + chunk.replace(b"\n.", b"\n..")
+            yield b"." + _stuffed(chunk)
         else:
-            yield chunk.replace(b"\n.", b"\n..")
+            yield _stuffed(chunk)
         at_line_start = chunk.endswith(b"\n")
 
 
