@@ -120,6 +120,9 @@ class Enlistment:
             self._tally.took(job.state, job.admitted.standing.reason, job.recipients)
             _tell(job, one.rule)
         self._enlisted(batch)
+        for one in batch:
+            # It leads back to the upload: what is known of a hundred thousand files would wait for the next search for circles.
+            one.upload.finish = None
 
     def _each(self, batch: list[Complete], step: Callable[[Complete], None]) -> list[Complete]:
         """The step for each by itself; returns those with which it went well."""

@@ -21,6 +21,12 @@ def peak_memory(pid: int) -> float:
     return sum(_high_water(process) for process in (pid, *descendants(pid)))
 
 
+def forget_peak(pid: int) -> None:
+    """Let `peak_memory` count from now on (proc(5), clear_refs)."""
+    for process in (pid, *descendants(pid)):
+        Path(f"/proc/{process}/clear_refs").write_text("5")
+
+
 def _ticks(pid: int) -> int:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

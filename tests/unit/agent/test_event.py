@@ -1,6 +1,8 @@
 """The closed list of events against the source, so that neither has one that the other lacks."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +65,11 @@ def test_event_has_the_level_of_the_list(name: str) -> None:
 def test_unknown_event_is_refused() -> None:
     with pytest.raises(KeyError):
         log("agent.surprised")
+
+
+def test_the_agent_does_without_rich_and_whoever_wants_it_still_has_it() -> None:
+    program = (
+        "import sys, spoold.agent.event; assert 'rich' not in sys.modules; import rich.table; print(rich.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "rich\n"

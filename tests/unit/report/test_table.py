@@ -141,3 +141,37 @@ def test_every_attempt_is_a_line_of_json(database: Database, given_rows: list[Ro
         assert not list(attempts_jsonl(Ledger(database), 1, upto, UTC))
         first = next(iter(attempts_jsonl(Ledger(database), 1, 0, UTC, until=upto - len(tried) + 1)))[0]
         assert first.decode() == lines[0] + "\n"
+
+
+@pytest.mark.parametrize("diagnostic", ["250 ok", "451 later, please"], ids=["plain", "quoted"])
+def test_who_is_being_sent_to_is_so_whatever_he_was_before(database: Database, diagnostic: str) -> None:
+    at = 1_790_000_000.0
+    rows = [
+        Row(
+            n,
+            f"u{n}@b.example",
+            RecipientState.DEFERRED,
+            at + 60,
+            1,
+            at,
+            451,
+            "4.2.0",
+            diagnostic,
+            "mx",
+            "other",
+            "m.eml",
+        )
+        for n in (2, 3)
+    ]
+    fill(database, rows)
+    claim = (id_in_job(1, 1), at + 60, "default")
+    database.write(lambda connection: connection.execute("INSERT INTO claim VALUES (?, ?, ?)", claim).rowcount)
+    try:
+        written = b"".join(recipients_csv(Ledger(database), 1, UTC)).decode()
+    finally:
+        database.write(lambda connection: connection.execute("DELETE FROM claim").rowcount)
+    sending, deferred = csv.DictReader(io.StringIO(written, newline=""))
+    assert (sending["state"], sending["dsn_action"], sending["next_attempt_at"]) == ("sending", "", "")
+    assert (deferred["state"], deferred["dsn_action"]) == ("deferred", "delayed")
+    assert deferred["next_attempt_at"] == rfc3339(at + 60, UTC)
+    assert sending["diagnostic"] == deferred["diagnostic"] == diagnostic
