@@ -15,6 +15,8 @@ from spoold.storage.record import DueRecipient, JobRow
 #: How many recipients are read ahead at the least.
 AHEAD = 100
 
+_UNFINISHED = tuple(state for state in RecipientState if not state.final)
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -105,7 +107,7 @@ class LiveJob:
 
     @property
     def unfinished(self) -> int:
-        return sum(count for state, count in self.counts.items() if not state.final)
+        return sum([self.counts.get(state, 0) for state in _UNFINISHED])
 
     def snapshot(self, now: float, *, relay_up: bool, relay_retry_at: float | None, disk_full: bool) -> JobSnapshot:
         due = self.next_due
