@@ -153,6 +153,8 @@ class _Moments(dict[str, str]):
 
 
 def _with_moments(text: str, zone: tzinfo) -> str:
+    if _SEPARATOR not in text:
+        return text  # SQLite was told; to look for it by `split` takes long
     parts = text.split(_SEPARATOR)
     parts[1::2] = map(_Moments(zone).__getitem__, parts[1::2])
     return "".join(parts)
