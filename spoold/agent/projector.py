@@ -97,6 +97,8 @@ class Projector:
                 else:
                     await self._wake.wait()
                 self._wake.clear()
+                if self._stopping:
+                    break  # what is left is `stop`'s: no report is written by two threads
                 self._start_due()
                 # What changes meanwhile is written together.
                 await asyncio.sleep(_PASS)

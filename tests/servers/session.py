@@ -247,7 +247,9 @@ class Session:
     async def _take(self, command: Command, action: Action) -> str | None:
         match action:
             case Reply(text):
-                return text
+                # What another rule has had it keep, no relay refuses.
+                kept = self._transaction is not None and self._transaction.kept
+                return None if kept and not text.startswith("2") else text
             case Garbage(data, accept):
                 self._keep_if(command, accept)
                 self._wire.send(data)

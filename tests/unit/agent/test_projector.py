@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 from typing import cast
 
 from spoold.agent.projector import Projector
-from spoold.agent.reporter import Paper, Reporter
+from spoold.agent.reporter import LONG_AGO, Paper, Reporter
 
 
 class Asked(contextlib.nullcontext[None]):
@@ -35,3 +36,34 @@ async def test_stop_writes_whole_what_was_only_brought_up_to_date_in_its_status(
     await running
     assert asked.written[:3] == [(1, False), (2, False), (3, False)]
     assert sorted(asked.written[3:]) == [(1, True), (2, True), (3, True)]
+
+
+class Slow(Asked):
+    """One that takes its time, and notes who was written by two threads at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: set[int] = set()
+        self.twice: set[int] = set()
+
+    def write(self, papers: list[Paper], whole: bool) -> set[int]:
+        ids = {paper.job_id for paper in papers}
+        self.twice |= ids & self.now
+        self.now |= ids
+        time.sleep(0.05 * len(papers))  # as long as syncs may well take
+        self.now -= ids
+        return super().write(papers, whole)
+
+
+async def test_stop_leaves_no_report_to_two_threads_at_once() -> None:
+    slow = Slow()
+    projector = Projector(cast("Reporter", slow))
+    running = asyncio.create_task(projector.run())
+    await asyncio.sleep(0)
+    for job_id in range(1, 6):
+        projector.accepted(job_id, 1_000_000)
+        projector._papers[job_id].status_at = LONG_AGO  # its list has to wait, its status has not
+    await projector.stop()
+    await running
+    assert not slow.twice
+    assert {job_id for job_id, whole in slow.written if whole} == {1, 2, 3, 4, 5}
