@@ -8,9 +8,9 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
-import structlog
 
 from spoold.agent import event
+from spoold.agent.event import structlog
 from spoold.cli.config import LogSettings
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

@@ -76,14 +76,12 @@ _DOMAINS = (
     " WHERE job_id = ? GROUP BY domain ORDER BY total DESC, domain LIMIT ?)"
 )
 _UNSENT = at_once(
-    "domain, n",
-    "FROM (SELECT domain, sum(n) AS n FROM domain_tally WHERE job_id = ? AND state < ? GROUP BY domain HAVING sum(n) > 0)",
+    "domain, sum(n) AS unsent", "FROM domain_tally WHERE job_id = ? AND state < ? GROUP BY domain HAVING sum(n) > 0"
 )
 _OF_ATTEMPTS = (
     "FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id"
     " WHERE a.job_id = ? AND a.id > ? AND a.id <= ? ORDER BY a.id LIMIT ?"
 )
-
 _SOME_ATTEMPTS = "FROM (SELECT id, at, result FROM attempt WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?)"
 
 

@@ -45,10 +45,10 @@ class Slab:
 def at_once(columns: str, select: str, also: str = "NULL") -> str:
     """A query for the rows of `SELECT columns select` as one JSON text, in their order, and for `also`, an aggregate of them.
 
-    `select` wants an ORDER BY and a LIMIT, and no column may be a BLOB. Numbers with a fraction come with 15 digits, which
+    `select` wants a GROUP BY, or an ORDER BY and a LIMIT, and no column may be a BLOB. Numbers with a fraction come with 15 digits, which
     for a moment means to ten microseconds.
     """
-    # SQLite runs a query within a query that has both as it stands, and sums up its rows as they come.
+    # SQLite runs a query within a query that has those as it stands, and sums up its rows as they come.
     names = ", ".join(column.rpartition(" ")[2].rpartition(".")[2] for column in columns.split(", "))
     return f"SELECT json_group_array(json_array({names})), {also} FROM (SELECT {columns} {select})"  # noqa: S608 - our own text
 

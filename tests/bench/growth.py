@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from tests.bench import job
 from tests.bench.row import Finding, Scale, at_most, compared, progress
@@ -71,11 +72,15 @@ def _report_cpu(agent: Agent) -> float:
     """CPU seconds of the report writers, from metrics that are written after all that they did."""
     path = agent.spool / "metrics.prom"
     for _ in range(2):
-        before = path.stat().st_ino
-        wait_for(lambda before=before: path.stat().st_ino != before, 15, "new metrics")  # type: ignore[misc]
+        _await_new(path)
     found = re.search(r"^spoold_report_cpu_seconds_total\S* (\S+)$", path.read_text(), re.MULTILINE)
     assert found is not None
     return float(found[1])
+
+
+def _await_new(path: Path) -> None:
+    before = path.stat().st_ino
+    wait_for(lambda: path.stat().st_ino != before, 15, f"a new {path.name}")
 
 
 def _settled(sink: Sink) -> int:
@@ -92,8 +97,7 @@ def personal(recipients: int) -> tuple[float, float]:
     """Peak memory in MB of a job with a file for each: while it is taken, and while it is sent."""
     progress(f"{recipients} personalised messages")
     with Sink() as sink, job.running(sink) as agent:
-        job.hand_over(agent, job.stage_personal(agent, "job", recipients, files={"HOLD": b""}))
-        agent.wait_state("job", "held", 120 + recipients / 100)
+        job.take_held(agent, recipients)
         taking = peak_memory(agent.pid)
         forget_peak(agent.pid)
         return taking, job.send_held(agent, sink, recipients).peak

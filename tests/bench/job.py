@@ -72,6 +72,12 @@ def hand_over(agent: Agent, folder: Path) -> None:
     folder.rename(agent.spool / "new" / folder.name)
 
 
+def take_held(agent: Agent, messages: int, size: int = SIZE) -> None:
+    """Have the job `job` taken, a file for each recipient, and held: `send_held` goes on."""
+    hand_over(agent, stage_personal(agent, "job", messages, size, files={"HOLD": b""}))
+    agent.wait_state("job", "held", timeout=120 + messages / 100)
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What it took to send a job, from its release to its final report; CPU in seconds, memory in MB."""
@@ -97,8 +103,6 @@ def drain(messages: int, size: int, connections: int, delay: float = 0.0) -> tup
     Returns what the agent did, and the bare client's messages a second and CPU seconds a message.
     """
     with Sink(delay) as sink, running(sink, connections=connections) as agent:
-        folder = stage_personal(agent, "job", messages, size, files={"HOLD": b""})
-        hand_over(agent, folder)
-        agent.wait_state("job", "held", timeout=120 + messages / 100)
+        take_held(agent, messages, size)
         peer = bare.run(sink.port, messages, size, connections, folder=agent.spool / "deferred" / "job" / "messages")
         return send_held(agent, sink, messages), peer.rate, peer.cpu

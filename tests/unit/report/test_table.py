@@ -147,22 +147,9 @@ def test_every_attempt_is_a_line_of_json(database: Database, given_rows: list[Ro
 def test_who_is_being_sent_to_is_so_whatever_he_was_before(database: Database, diagnostic: str) -> None:
     at = 1_790_000_000.0
     rows = [
-        Row(
-            n,
-            f"u{n}@b.example",
-            RecipientState.DEFERRED,
-            at + 60,
-            1,
-            at,
-            451,
-            "4.2.0",
-            diagnostic,
-            "mx",
-            "other",
-            "m.eml",
-        )
+        Row(n, f"u{n}@b.example", RecipientState.DEFERRED, at + 60, 1, at, 451, "4.2.0", diagnostic, "mx", "other", "m.eml")
         for n in (2, 3)
-    ]
+    ]  # fmt: skip
     fill(database, rows)
     claim = (id_in_job(1, 1), at + 60, "default")
     database.write(lambda connection: connection.execute("INSERT INTO claim VALUES (?, ?, ?)", claim).rowcount)
