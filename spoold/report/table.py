@@ -3,6 +3,9 @@
 Their rows are put together by SQLite, which takes half the time and keeps nobody from Python's lock. But it knows no time
 zones. So a row has its moments as milliseconds between two separators, and they are written here; or SQLite is told how the
 minute reads in which they lie.
+
+No text in the database has control characters: what comes from outside is refused for them, or made printable, before it is
+written there (`core.address`, `core.problem.printable`). So none of it can end a row, or be taken for a separator.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 _HEADING = ",".join(COLUMNS) + "\r\n"
 _COMMAS = len(COLUMNS) - 1
-#: ASCII's unit separator. In foreign text it becomes a blank: JSON has an escape for it, CSV has not.
+#: ASCII's unit separator.
 _SEPARATOR = "\x1f"
 
 #: RFC 3464 §2.3.3; a relay took the message, so it is *relayed*.
@@ -43,12 +46,11 @@ def _moment(column: str) -> str:
 
 def _quoted(column: str) -> str:
     """RFC 4180 §2: in quotes where it must be."""
-    quoted = f"""'"' || replace(replace({column}, '"', '""'), char(31), ' ') || '"'"""
-    return f"""CASE WHEN {column} GLOB '*["",' || char(10, 13, 31) || ']*' THEN {quoted} ELSE {column} END"""
+    return f"""iif({column} GLOB '*[",]*', '"' || replace({column}, '"', '""') || '"', {column})"""
 
 
-def _row(end: str, *foreign: str) -> str:
-    """A row of recipients.csv that ends in `end`; `foreign` are the expressions for what comes from outside."""
+def _row(*foreign: str) -> str:
+    """A row of recipients.csv; `foreign` are the expressions for what comes from outside."""
     address, status, diagnostic, remote_mta, category, path = foreign
     label = _by_state({state: state.label for state in RecipientState})
     action = _by_state(DSN_ACTIONS)
@@ -56,28 +58,21 @@ def _row(end: str, *foreign: str) -> str:
     waiting = f"r.state IN ({RecipientState.DEFERRED:d}, {RecipientState.UNCERTAIN:d}) AND c.id IS NULL"
     cells = (
         f"r.line, {address}, iif(c.id IS NULL, {label}, {sending}), r.attempts, iif(c.id IS NULL, {action}, NULL), {status},"
-        f" nullif(r.code, 0), {diagnostic}, {remote_mta}, {category}, {_moment('r.last_attempt_at')},"
-        f" iif({waiting}, {_moment('r.due_at')}, NULL), {path}"
+        f" iif(r.code = 0, NULL, r.code), {diagnostic}, {remote_mta}, {category}, {_moment('r.last_attempt_at')},"
+        f" iif({waiting}, '{_SEPARATOR}' || {_moment('r.due_at')} || '{_SEPARATOR}', NULL), {path}"
     )
-    return rf"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},{_SEPARATOR}%s{_SEPARATOR},%s' || {end}, {cells})"
+    return f"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},%s,%s\r\n', {cells})"
 
 
 _FOREIGN = ("r.address", "r.status", "r.diagnostic", "r.remote_mta", "r.category", "m.path")
 
 
 def _needs_no_quotes(text: str, rows: int) -> bool:
-    """Whether these are `rows` rows of plain cells. (To find nothing takes no time, to count does.)"""
-    return (
-        '"' not in text
-        and "\r" not in text
-        and text.count(",") == rows * _COMMAS
-        and text.count("\n") == rows
-        and text.count(_SEPARATOR) == 4 * rows
-    )
+    """Whether these are `rows` rows of plain cells."""
+    return '"' not in text and text.count(",") == rows * _COMMAS
 
 
-#: A plain row ends in LF alone, and gets its CR when it is known to be plain.
-_ROW = Wording(_row("char(10)", *_FOREIGN), _row("char(13, 10)", *map(_quoted, _FOREIGN)), _needs_no_quotes)
+_ROW = Wording(_row(*_FOREIGN), _row(*map(_quoted, _FOREIGN)), _needs_no_quotes)
 
 _JSON = (
     f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
@@ -99,15 +94,8 @@ _PLAIN_JSON = (
 
 
 def _needs_no_escapes(text: str, rows: int) -> bool:
-    """Whether these are `rows` lines of plain strings (RFC 8259 §7). Whatever was tried is known to be without control
-    characters: its address, its message's name, and the answers.
-    """
-    return (
-        "\\" not in text
-        and _SEPARATOR not in text
-        and text.count('"') == rows * _FORMAT.count('"')
-        and text.count("\n") == rows
-    )
+    """Whether these are `rows` lines of plain strings (RFC 8259 §7)."""
+    return "\\" not in text and text.count('"') == rows * _FORMAT.count('"')
 
 
 _LINE = Wording(_PLAIN_JSON, _JSON, _needs_no_escapes)
@@ -126,8 +114,7 @@ def recipients_csv(
     """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows."""
     yield _HEADING.encode()
     for words in ledger.recipient_texts(job_id, _ROW, states):
-        text = _with_moments(words, zone)
-        yield (text if "\r" in text else text.replace("\n", "\r\n")).encode()
+        yield _with_moments(words, zone).encode()
 
 
 def attempts_jsonl(

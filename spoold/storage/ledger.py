@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-
 from spoold.core.state import RecipientState
 from spoold.storage.database import Database
 from spoold.storage.record import id_range
@@ -61,14 +59,18 @@ class ReplyTally:
     count: int
 
 
-_OF_RECIPIENTS = (
-    "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
-    " WHERE r.id BETWEEN ? AND ? AND r.state IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?"
-)
+def _of_recipients(states: Collection[RecipientState] = _STATES) -> str:
+    among = f" AND r.state IN ({', '.join(f'{state:d}' for state in states)})" if len(states) < len(_STATES) else ""
+    return (
+        "FROM recipient r LEFT JOIN message m ON m.id = r.message_id LEFT JOIN claim c ON c.id = r.id"
+        f" WHERE r.id BETWEEN ? AND ?{among} ORDER BY r.id LIMIT ?"
+    )
+
+
 _RECIPIENTS = at_once(
     "r.id, r.line, r.address, CASE WHEN c.id IS NULL THEN r.state ELSE 2 END AS state, r.attempts, r.code, r.status,"
     " r.diagnostic, r.remote_mta, r.category, r.last_attempt_at, r.due_at, m.path",
-    _OF_RECIPIENTS,
+    _of_recipients(),
 )
 _DOMAINS = (
     "SELECT json_group_array(json_array(domain, json(counts))), NULL FROM"
@@ -173,17 +175,12 @@ class Ledger:
             ).fetchall()
         return rows, last
 
-    def recipients(
-        self, job_id: int, states: Collection[RecipientState] = tuple(RecipientState)
-    ) -> Iterator[RecipientRow]:
-        """The recipients in the order of the file: all, or those whose state (*sending* being what it was before) is one
-        of `states`.
-        """
+    def recipients(self, job_id: int) -> Iterator[RecipientRow]:
+        """The recipients in the order of the file."""
         low, high = id_range(job_id)
-        among = orjson.dumps([int(state) for state in states]).decode()
         with self._database.reading() as reader:
             while True:
-                rows, _ = fetch(reader, _RECIPIENTS, (low, high, among, _CHUNK))
+                rows, _ = fetch(reader, _RECIPIENTS, (low, high, _CHUNK))
                 for _, line, address, state, *rest in rows:
                     yield RecipientRow(line, address, _STATES[state], *rest)
                 if len(rows) < _CHUNK:
@@ -191,15 +188,15 @@ class Ledger:
                 low = rows[-1][0] + 1
 
     def recipient_texts(
-        self, job_id: int, wording: Wording, states: Collection[RecipientState] = tuple(RecipientState)
+        self, job_id: int, wording: Wording, states: Collection[RecipientState] = _STATES
     ) -> Iterator[str]:
-        """The same as text, many rows at a time.
+        """The same as text, many rows at a time: all, or those whose state (*sending* being what it was before) is one of
+        `states`.
 
         Worded over the rows `r` of recipient, `m` of its message and `c` of its claim, where there are such.
         """
         low, high = id_range(job_id)
-        among = orjson.dumps([int(state) for state in states]).decode()
-        for text, _ in self._texts("r.id", wording, _OF_RECIPIENTS, lambda last: (last + 1, high, among), low - 1):
+        for text, _ in self._texts("r.id", wording, _of_recipients(states), lambda last: (last + 1, high), low - 1):
             yield text
 
     def attempt_texts(

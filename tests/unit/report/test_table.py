@@ -20,8 +20,8 @@ from spoold.storage.ledger import Ledger
 from spoold.storage.record import id_in_job
 from spoold.storage.schema import SCHEMA
 
-WORDS = st.none() | st.text(st.sampled_from("ab ,\";\r\n'\t\x1f\\%0é"), max_size=8)
-TOLD = st.none() | st.text(st.sampled_from("ab ,\";'\\%0é"), max_size=8)
+# (No control characters: `core` keeps them out of the database.)
+WORDS = st.none() | st.text(st.sampled_from("ab ,\";'\\%0é"), max_size=8)
 PLAIN = st.none() | st.text(st.sampled_from("ab ;'é%"), max_size=8)
 MOMENTS = st.none() | st.sampled_from(
     [1_790_000_000.0, 1_790_000_000.25, 1_790_000_039.9999, 1_790_000_040.0, 1_789_999_999.5]
@@ -107,13 +107,11 @@ def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(
     assert tuple(heading) == COLUMNS
     again = io.StringIO()
     csv.writer(again).writerows([heading, *found])
-    if not any("\x1f" in cell for row in given_rows for cell in row if isinstance(cell, str)):
-        assert again.getvalue().encode() == written
+    assert again.getvalue().encode() == written
     assert len(found) == len(given_rows)
     for cells, row in zip(found, given_rows, strict=True):
         foreign = (row.address, row.status, row.diagnostic, row.remote_mta, row.category, row.message)
-        shown = [(word or "").replace("\x1f", " ") for word in foreign]
-        assert [cells[1], cells[5], cells[7], cells[8], cells[9], cells[12]] == shown
+        assert [cells[1], cells[5], cells[7], cells[8], cells[9], cells[12]] == [word or "" for word in foreign]
         assert (cells[0], cells[2], cells[3]) == (str(row.line), row.state.label, str(row.attempts))
         assert cells[6] == (str(row.code) if row.code else "")
         assert cells[10] == (rfc3339(row.last_attempt_at, UTC) or "")
@@ -122,7 +120,7 @@ def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(given_rows=rows(TOLD) | rows(PLAIN))
+@given(given_rows=rows(WORDS) | rows(PLAIN))
 def test_every_attempt_is_a_line_of_json(database: Database, given_rows: list[Row]) -> None:
     fill(database, given_rows)
     pieces = list(attempts_jsonl(Ledger(database), 1, 0, UTC))
