@@ -15,7 +15,6 @@ from spoold.agent.event import log
 from spoold.core.completeness import REPORT
 from spoold.report.page import PAGE, JobView, job_page, prepare
 from spoold.report.status import Status
-from spoold.report.timeline import Timeline
 from spoold.storage.ledger import Ledger
 from spoold.storage.spooldir import FOLDERS, Spool
 
@@ -43,7 +42,6 @@ class Press:
         self._offers: dict[int, Status] = {}
         #: When a job's next page may be written, and what the last one said.
         self._printed: dict[int, tuple[float, _Gist]] = {}
-        self._timelines: dict[int, Timeline] = {}
         self._stirred = threading.Condition()
         #: Held from the first read to the last write: a page never takes the place of a newer one.
         self._printing = threading.Lock()
@@ -94,7 +92,7 @@ class Press:
             self._withdraw(job.id)
             self._print(status, put)
             if job.state.final:
-                self._forget(job.id)
+                self._printed.pop(job.id, None)
             else:
                 self._note(status)
 
@@ -141,7 +139,7 @@ class Press:
                 name = status.job.name
                 here = self._spool.find(name, FOLDERS[1:])
                 if here is None:
-                    self._forget(job_id)
+                    self._printed.pop(job_id, None)
                     return
                 with self._spool.job(here, name) as root, self._spool.files.directory(root, (REPORT,)) as report:
                     self._print(status, functools.partial(self._spool.files.replace, report))
@@ -154,11 +152,7 @@ class Press:
                 log("agent.task_failed", where="page", error=f"{type(error).__name__}: {error}")
 
     def _print(self, status: Status, put: Put) -> None:
-        job_id = status.job.id
-        view = JobView.of(status, self._ledger, self._timelines.get(job_id))
-        if view.timeline is not None:
-            self._timelines[job_id] = view.timeline
-        put(PAGE, job_page(view))
+        put(PAGE, job_page(JobView.of(status, self._ledger)))
 
     def _due_at(self, job_id: int) -> float:
         found = self._printed.get(job_id)
@@ -172,10 +166,6 @@ class Press:
         found = self._printed.get(job_id)
         if found is not None:
             self._printed[job_id] = (max(found[0], time.monotonic() + seconds), found[1])
-
-    def _forget(self, job_id: int) -> None:
-        self._printed.pop(job_id, None)
-        self._timelines.pop(job_id, None)
 
 
 def _gist(status: Status) -> _Gist:

@@ -77,20 +77,14 @@ class JobView:
     recipients: Iterable[RecipientRow]
 
     @classmethod
-    def of(cls, status: Status, ledger: Ledger, timeline: Timeline | None) -> Self:
-        """The view of a job as the database has it now; `timeline` as it was at the last look, None before the first."""
+    def of(cls, status: Status, ledger: Ledger) -> Self:
+        """The view of a job as the database has it now."""
         job_id = status.job.id
-        _, first, _ = ledger.attempt_count(job_id)
-        if first is not None:
-            begun = Timeline.begin(first, status.zone)
-            # In another time zone the intervals may begin elsewhere.
-            timeline = begun if timeline is None or timeline.origin != begun.origin else timeline
-            timeline.follow(ledger, job_id)
         return cls(
             status,
             ledger.domains(job_id, DOMAINS),
             ledger.replies(job_id, REPLIES),
-            timeline,
+            Timeline.of(ledger, job_id, status.zone),
             islice(ledger.recipients(job_id), RECIPIENTS),
         )
 

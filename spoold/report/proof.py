@@ -177,7 +177,7 @@ class Proof:
         )  # fmt: skip
 
     def _page(self, zone: tzinfo) -> Iterator[bytes]:
-        return job_page(JobView.of(self._status(zone), self._ledger, None))
+        return job_page(JobView.of(self._status(zone), self._ledger))
 
     def _lines(self, name: str) -> Iterator[bytes]:
         return _lines(self._files.chunks(-1 if self._root is None else self._root, (name,)))

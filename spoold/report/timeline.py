@@ -1,19 +1,16 @@
-"""What became of a job's attempts over time, in at most `BUCKETS` intervals however many attempts and days there are.
+"""What became of a job's attempts over time, in at most `BUCKETS` intervals however many attempts and days there are."""
 
-A timeline is added to, never counted anew: it remembers the last attempt that it knows, and when its intervals no
-longer suffice it makes them wider, by whole multiples, and merges what it has.
-"""
-
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from enum import IntEnum
+from itertools import chain, count
 from typing import Self
 
 from spoold.storage.ledger import Ledger
 
 BUCKETS = 120
-#: Seconds; each divides the next. Beyond the last, it doubles.
+#: Seconds. Beyond the last, it doubles.
 _WIDTHS = (1, 2, 10, 30, 60, 300, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 
 
@@ -55,55 +52,45 @@ class Bucket:
         return sum(self.counts)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Timeline:
-    """See the module. `origin` (POSIX seconds) is where an interval begins, whatever the width: a local midnight, so that intervals
-    fall on full hours and days there."""
+    """See the module."""
 
-    origin: float
-    width: int = 1
+    origin: int
+    """POSIX seconds: where an interval begins, whatever the width. A local midnight, so that intervals fall on full hours and days
+    there."""
+    width: int
     """Seconds."""
-    last_id: int = 0
-    """The last attempt that was added."""
-    _buckets: dict[int, list[int]] = field(default_factory=dict)
-
-    def add(self, tallies: Iterable[tuple[int, str, int]], last_id: int) -> None:
-        """Add `(interval, result, count)`, the interval counted from `origin` in the present width, up to `last_id`."""
-        for index, result, count in tallies:
-            bucket = self._buckets.setdefault(index, [0] * len(Series))
-            bucket[_SERIES.get(result, Series.UNCERTAIN)] += count
-        self.last_id = last_id
-        while self._buckets and max(self._buckets) - min(self._buckets) >= BUCKETS:
-            self._widen()
+    counts: Mapping[int, Counts]
+    """By interval from `origin` on; those without an attempt may be missing."""
 
     @classmethod
-    def begin(cls, first: float, zone: tzinfo) -> Self:
-        """An empty one for a job whose first attempt was at `first`, POSIX seconds."""
+    def of(cls, ledger: Ledger, job_id: int, zone: tzinfo) -> Self | None:
+        """The job's, None before its first attempt."""
+        span = ledger.attempt_span(job_id)
+        if span is None:
+            return None
+        first, last = span
         midnight = datetime.fromtimestamp(first, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        return cls(midnight.timestamp())
-
-    def follow(self, ledger: Ledger, job_id: int) -> None:
-        """Add the job's attempts since the last look."""
-        while True:
-            tallies, last_id = ledger.attempt_tallies(job_id, self.last_id, self.origin, self.width)
-            if last_id == self.last_id:
-                return
-            self.add(tallies, last_id)
-
-    def _widen(self) -> None:
-        width = next((width for width in _WIDTHS if width > self.width), 2 * self.width)
-        factor = width // self.width
-        merged: dict[int, list[int]] = {}
-        for index, counts in self._buckets.items():
-            into = merged.setdefault(index // factor, [0] * len(Series))
-            for series, count in enumerate(counts):
-                into[series] += count
-        self.width, self._buckets = width, merged
+        origin = int(midnight.timestamp())
+        width = fitting_width(first - origin, last - origin)
+        return cls(origin, width, counted(ledger.attempt_tallies(job_id, origin, width, last)))
 
     def buckets(self) -> Iterator[Bucket]:
         """Every interval from the first to the last with an attempt in it, empty ones too."""
-        if not self._buckets:
-            return
-        for index in range(min(self._buckets), max(self._buckets) + 1):
-            sent, deferred, failed, uncertain = self._buckets.get(index, (0, 0, 0, 0))
-            yield Bucket(self.origin + index * self.width, (sent, deferred, failed, uncertain))
+        for index in range(min(self.counts), max(self.counts) + 1) if self.counts else ():
+            yield Bucket(self.origin + index * self.width, self.counts.get(index, (0, 0, 0, 0)))
+
+
+def counted(tallies: Iterable[tuple[int, str, int]]) -> dict[int, Counts]:
+    """Counts by interval, of `(interval, result, count)`."""
+    counts: dict[int, list[int]] = {}
+    for index, result, number in tallies:
+        counts.setdefault(index, [0] * len(Series))[_SERIES.get(result, Series.UNCERTAIN)] += number
+    return {index: (each[0], each[1], each[2], each[3]) for index, each in counts.items()}
+
+
+def fitting_width(first: int, last: int) -> int:
+    """The least width of which `BUCKETS` intervals reach from `first` to `last`, both in seconds from where one begins."""
+    widths = chain(_WIDTHS, (_WIDTHS[-1] << doubled for doubled in count(1)))
+    return next(width for width in widths if last // width - first // width < BUCKETS)

@@ -30,15 +30,17 @@ _ADD = "ON CONFLICT DO UPDATE SET n = n + excluded.n"
 _STATE_TALLY = insert("state_tally", 3, _ADD)
 _DOMAIN_TALLY = insert("domain_tally", 4, _ADD)
 _REPLY_TALLY = insert("reply_tally", 7, _ADD)
+_TIME_TALLY = insert("time_tally", 4, _ADD)
 
 
 class Tallies:
-    """Collects one commit's changes to the three tallies."""
+    """Collects one commit's changes to the four tallies."""
 
     def __init__(self) -> None:
         self._domains: Counter[tuple[int, str, int]] = Counter()
         self._replies: dict[tuple[int, str, int, str, str], tuple[str, int]] = {}
         self._attempts: Counter[int] = Counter()
+        self._times: Counter[tuple[int, int, str]] = Counter()
 
     def moved(self, job_id: int, domain: str, before: int, after: int, times: int = 1) -> None:
         """So many recipients in `domain` went from one state to another."""
@@ -54,9 +56,10 @@ class Tallies:
         example, count = self._replies.get(key, (text, 0))
         self._replies[key] = (example, count + times)
 
-    def attempted(self, job_id: int, times: int = 1) -> None:
-        """There were so many attempts more."""
+    def attempted(self, job_id: int, at: float, result: str, times: int = 1) -> None:
+        """There were so many attempts more, all at the same moment."""
         self._attempts[job_id] += times
+        self._times[job_id, int(at), result] += times
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Add all this to the tables."""
@@ -66,6 +69,7 @@ class Tallies:
         _STATE_TALLY.run(connection, [(*key, count) for key, count in states.items() if count])
         _DOMAIN_TALLY.run(connection, [(*key, count) for key, count in self._domains.items() if count])
         _REPLY_TALLY.run(connection, [(*key, example, count) for key, (example, count) in self._replies.items()])
+        _TIME_TALLY.run(connection, [(*key, count) for key, count in self._times.items()])
         for job_id, count in self._attempts.items():
             connection.execute("UPDATE job SET attempts = attempts + ? WHERE id = ?", (count, job_id))
 
@@ -99,9 +103,9 @@ class _Batch:
     def _outcomes(self, connection: sqlite3.Connection) -> None:
         ended, updates, attempts = [], [], []
         moves: dict[tuple[int, str, int, int], int] = {}
-        runs: list[tuple[int, Transition]] = []
+        runs: list[tuple[int, float, Transition]] = []
         lengths: list[int] = []
-        job, same = 0, None
+        job, moment, same = 0, 0.0, None
         for recipient, transition, relay, remote_mta, at, counted in self.records:
             id_ = recipient.id
             ended.append((id_,))
@@ -109,12 +113,12 @@ class _Batch:
                 connection.execute("UPDATE recipient SET due_at = ? WHERE id = ?", (transition.due_at, id_))
                 continue
             job_id = job_of(id_)
-            if transition is not same or job_id != job:
+            if transition is not same or job_id != job or at != moment:
                 # Most recipients of a job share it, one after the other: what follows from it is looked up once.
-                job, same = job_id, transition
+                job, moment, same = job_id, at, transition
                 state, number, first, due_at, (_, status, diagnostic, code, category) = transition
                 value, result = int(state), state.label
-                runs.append((job_id, transition))
+                runs.append((job_id, at, transition))
                 lengths.append(0)
             lengths[-1] += 1
             updates.append((id_, value, due_at, number, first, at, code, status, diagnostic, remote_mta, category))
@@ -127,8 +131,8 @@ class _Batch:
         tallies = Tallies()
         for (job_id, domain, before, after), times in moves.items():
             tallies.moved(job_id, domain, before, after, times)
-        for (job_id, (state, _, _, _, outcome)), times in zip(runs, lengths, strict=True):
-            tallies.attempted(job_id, times)
+        for (job_id, at, (state, _, _, _, outcome)), times in zip(runs, lengths, strict=True):
+            tallies.attempted(job_id, at, state.label, times)
             tallies.replied(
                 job_id, state.label, outcome.code, outcome.status, outcome.category, outcome.diagnostic, times
             )

@@ -84,7 +84,6 @@ _OF_ATTEMPTS = (
     "FROM attempt a JOIN recipient r ON r.id = a.recipient_id LEFT JOIN message m ON m.id = r.message_id"
     " WHERE a.job_id = ? AND a.id > ? AND a.id <= ? ORDER BY a.id LIMIT ?"
 )
-_SOME_ATTEMPTS = "FROM (SELECT id, at, result FROM attempt WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?)"
 
 
 class Ledger:
@@ -149,31 +148,27 @@ class Ledger:
             ).fetchone()
         return int(count or 0), ends[0], ends[1]
 
-    def attempt_tallies(
-        self, job_id: int, after: int, origin: float, width: int
-    ) -> tuple[list[tuple[int, str, int]], int]:
-        """Some thousand attempts after the id `after`, counted: (interval, result, count), and the last one's id.
-
-        Intervals are `width` seconds from `origin` (POSIX seconds) on. The id is `after` when there are no more.
-        """
-        bound = (job_id, after, _CHUNK)
+    def attempt_span(self, job_id: int) -> tuple[int, int] | None:
+        """The whole seconds (POSIX) of the job's earliest and latest attempt, None before the first."""
         with self._database.reading() as reader:
-            # Mostly all were sent in one interval, and to see that takes half as long as to group them.
-            count, last, other, *ends = reader.execute(
-                f"SELECT count(*), max(id), count(nullif(result, ?)), min(at), max(at) {_SOME_ATTEMPTS}",
-                (RecipientState.SENT.label, *bound),
+            first, last = reader.execute(
+                "SELECT (SELECT min(second) FROM time_tally WHERE job_id = ?1),"
+                " (SELECT max(second) FROM time_tally WHERE job_id = ?1)",
+                (job_id,),
             ).fetchone()
-            if not count:
-                return [], after
-            first_interval, last_interval = (int((at - origin) // width) for at in ends)
-            if not other and first_interval == last_interval:
-                return [(first_interval, RecipientState.SENT.label, count)], last
-            rows = reader.execute(
-                "SELECT CAST((at - ?1) / ?2 AS INTEGER) - (at < ?1) AS interval, result, count(*)"
-                f" {_SOME_ATTEMPTS} GROUP BY 1, 2",
-                (origin, width, *bound),
+        return None if first is None or last is None else (first, last)
+
+    def attempt_tallies(self, job_id: int, origin: int, width: int, last: int) -> list[tuple[int, str, int]]:
+        """The attempts up to the second `last`, counted: (interval, result, count).
+
+        Intervals are `width` seconds from `origin` (POSIX seconds) on, which is not after the first attempt.
+        """
+        with self._database.reading() as reader:
+            return reader.execute(
+                "SELECT (second - ?1) / ?2 AS interval, result, sum(n) FROM time_tally WHERE job_id = ?3 AND second <= ?4"
+                " GROUP BY 1, 2",
+                (origin, width, job_id, last),
             ).fetchall()
-        return rows, last
 
     def recipients(self, job_id: int) -> Iterator[RecipientRow]:
         """The recipients in the order of the file."""

@@ -5,14 +5,15 @@ Times are POSIX seconds. `due_at` is NULL where a recipient is not to be tried b
 intent to send: it is committed before a transaction opens and goes in the commit that records the outcome; one that is
 found at start is
 *uncertain*. `timing` is the last good edit of
-job.yaml, of which only the timing counts. The three tallies are kept in the same commits as the recipients, so that no report has to count.
+job.yaml, of which only the timing counts. The four tallies are kept in the same commits as the recipients, so that no report has to count;
+`time_tally` has attempts by whole seconds.
 `compact` saves parsing job.yaml (see `core.compact`); a row that is missing is made again. `ended` and `notice` are
 `storage.outbox`'s.
 
-Every version's schema may be applied to the databases of those before it: it only adds tables.
+Every version's schema may be applied to the databases of those before it: it only adds tables, and fills them.
 """
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = f"""
 BEGIN;
@@ -120,6 +121,12 @@ CREATE TABLE IF NOT EXISTS reply_tally (
     category TEXT NOT NULL, example TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY (job_id, result, code, status, category)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS time_tally (
+    job_id INTEGER NOT NULL, second INTEGER NOT NULL, result TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (job_id, second, result)
+) WITHOUT ROWID;
+INSERT INTO time_tally SELECT job_id, CAST(at AS INTEGER), result, count(*)
+    FROM pragma_user_version CROSS JOIN attempt WHERE user_version < 4 GROUP BY 1, 2, 3;
 PRAGMA user_version = {VERSION};
 COMMIT;
-"""
+"""  # noqa: S608 - our own number

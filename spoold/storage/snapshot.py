@@ -40,6 +40,13 @@ _RULES = (
         ON a.job_id = job.id WHERE attempts <> coalesce(a.n, 0)""",
     ),
     (
+        "its tally of seconds is not what its attempt rows say",
+        """SELECT DISTINCT job_id FROM (
+            SELECT job_id, second, result, n FROM time_tally
+            UNION ALL SELECT job_id, CAST(at AS INTEGER), result, -count(*) FROM attempt GROUP BY 1, 2, 3)
+        GROUP BY job_id, second, result HAVING sum(n) <> 0""",
+    ),
+    (
         "recipients with a final state are still to be tried",
         "SELECT DISTINCT job_id FROM recipient WHERE due_at IS NOT NULL AND state >= :final",
     ),

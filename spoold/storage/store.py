@@ -295,7 +295,7 @@ class Store:
         low, high = id_range(job_id)
 
         def write(connection: sqlite3.Connection) -> None:
-            for table in ("state_tally", "domain_tally", "reply_tally", "attempt", "compact"):
+            for table in ("state_tally", "domain_tally", "reply_tally", "time_tally", "attempt", "compact"):
                 connection.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))  # noqa: S608 - our own names
             for table in ("recipient", "message"):
                 connection.execute(f"DELETE FROM {table} WHERE id BETWEEN ? AND ?", (low, high))  # noqa: S608 - as above
@@ -331,7 +331,7 @@ class Store:
                 )  # fmt: skip
                 label = RecipientState.UNCERTAIN.label
                 connection.execute(_ATTEMPT, (job_id, id_, at, attempts + 1, label, None, "4.4.2", text, relay, None))
-                tallies.attempted(job_id)
+                tallies.attempted(job_id, at, label)
                 tallies.moved(job_id, domain, before, RecipientState.UNCERTAIN)
                 tallies.replied(job_id, label, None, "4.4.2", None, text)
             tallies.write(connection)

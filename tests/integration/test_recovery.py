@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from spoold.storage.schema import VERSION
 from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import audit, check_report, connect, no_leftovers, wait_at_rest
 from tests.servers.relay import Command, Drop, Hang, Relay, Rule
@@ -117,13 +118,18 @@ def test_database_of_the_version_before_is_taken_over_with_its_jobs_and_edits(ag
     agent.drop("job", FIVE, manifest={"send_after": "2035-01-01T00:00:00+00:00", "on_uncertain": "hold"})
     agent.start()
     agent.wait_state("job", "scheduled")
+    agent.drop("sent", FIVE)
+    agent.wait_state("sent", "finished")
     edited = (agent.spool / "deferred" / "job" / "job.yaml").read_text().replace("2035", "2036")
     (agent.spool / "deferred" / "job" / "job.yaml").write_text(edited)
     wait_for(lambda: "2036" in (agent.status("job") or {}).get("next_at", ""), what="the edit to take effect")
     agent.kill()
+    live = "SELECT compact.* FROM compact JOIN job ON job.id = job_id WHERE name = 'job'"
     with closing(sqlite3.connect(agent.spool / ".spoold" / "spool.db")) as database, database:
-        compacts = database.execute("SELECT * FROM compact").fetchall()
+        compacts = database.execute(live).fetchall()
+        times = database.execute("SELECT * FROM time_tally").fetchall()
         database.execute("DROP TABLE compact")
+        database.execute("DROP TABLE time_tally")
         database.execute("PRAGMA user_version = 1")
 
     agent.start()
@@ -132,8 +138,10 @@ def test_database_of_the_version_before_is_taken_over_with_its_jobs_and_edits(ag
     assert "2036" in before["next_at"]
     wait_for(lambda: (agent.status("job") or before)["updated_at"] != before["updated_at"], what="a new report")
     with closing(connect(agent)) as database:
-        assert database.execute("SELECT * FROM compact").fetchall() == compacts
-        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+        assert database.execute(live).fetchall() == compacts
+        assert database.execute("SELECT * FROM time_tally").fetchall() == times
+        assert sum(count for *_, count in times) == 5
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
     (agent.spool / "deferred" / "job" / "job.yaml").write_text(edited.replace("2036", "2020"))
     assert agent.wait_state("job", "finished")["counts"]["sent"] == 5
 

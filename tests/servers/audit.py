@@ -109,6 +109,9 @@ def recount_states(database: sqlite3.Connection) -> None:
     assert rows("SELECT id, attempts FROM job WHERE attempts") == rows(
         "SELECT job_id, count(*) FROM attempt GROUP BY 1"
     )
+    assert rows("SELECT job_id, second, result, n FROM time_tally") == rows(
+        "SELECT job_id, CAST(at AS INTEGER), result, count(*) FROM attempt GROUP BY 1, 2, 3"
+    )
     assert rows("SELECT id, attempts FROM recipient WHERE attempts") == rows(
         "SELECT recipient_id, count(*) FROM attempt GROUP BY 1"
     )

@@ -6,25 +6,28 @@ import pytest
 
 from spoold.core.state import RecipientState
 from spoold.report.chart import TimeChart, stacked, time_chart
-from spoold.report.timeline import Timeline
+from spoold.report.timeline import Timeline, counted, fitting_width
 
 VIENNA = ZoneInfo("Europe/Vienna")
 #: 2026-11-23 00:00 in Vienna.
-MIDNIGHT = 1795388400.0
+MIDNIGHT = 1795388400
 HOUR = 3600
 
 
 def chart(*tallies: tuple[float, str, int], zone: ZoneInfo = VIENNA) -> TimeChart:
-    timeline = Timeline(MIDNIGHT)
-    for number, (at, result, count) in enumerate(tallies, 1):
-        timeline.add([(int((at - MIDNIGHT) // timeline.width), result, count)], number)
-    found = time_chart(timeline, zone)
+    found = time_chart(timeline(MIDNIGHT, *tallies), zone)
     assert found is not None
     return found
 
 
+def timeline(origin: int, *tallies: tuple[float, str, int]) -> Timeline:
+    seconds = [(int(at - origin), result, count) for at, result, count in tallies]
+    width = fitting_width(min(seconds)[0], max(seconds)[0])
+    return Timeline(origin, width, counted((second // width, result, count) for second, result, count in seconds))
+
+
 def test_no_attempt_makes_no_chart() -> None:
-    assert time_chart(Timeline(MIDNIGHT), VIENNA) is None
+    assert time_chart(Timeline(MIDNIGHT, 1, {}), VIENNA) is None
 
 
 def test_results_are_stacked_from_the_ground_up_and_reach_as_high_as_their_number() -> None:
@@ -69,12 +72,8 @@ def test_labels_are_round_local_times(span: int, labels: list[str]) -> None:
 
 
 def test_labels_stay_round_when_the_clock_is_set_back() -> None:
-    start = 1792792800.0  # 2026-10-24 00:00, the day before
-    timeline = Timeline(start)
-    timeline.add([(0, "sent", 1), (110, "sent", 1)], 2)
-    for number in range(3, 100):
-        timeline.add([(int(4 * 86400 * number / 100 // timeline.width), "sent", 1)], number)
-    found = time_chart(timeline, VIENNA)
+    start = 1792792800  # 2026-10-24 00:00, the day before
+    found = time_chart(timeline(start, *((start + 4 * 86400 * n / 100, "sent", 1) for n in range(100))), VIENNA)
     assert found is not None
     assert [tick.label for tick in found.ticks] == ["25 Oct", "26 Oct", "27 Oct"]
 

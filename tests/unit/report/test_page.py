@@ -15,7 +15,7 @@ from spoold.report.agent import AgentState, RelayState, UploadState, jobs_state
 from spoold.report.page import RECIPIENTS, JobView, job_page, spool_page
 from spoold.report.row import JobLine, job_rows, percent
 from spoold.report.status import Status
-from spoold.report.timeline import Timeline
+from spoold.report.timeline import Timeline, counted
 from spoold.storage.ledger import RecipientRow, ReplyTally
 from spoold.storage.record import JobRow
 
@@ -72,8 +72,7 @@ def row(line: int, words: str = PLAIN, state: RecipientState = RecipientState.FA
 
 
 def view(words: str = PLAIN, *, rows: int = 3, total: int = 3, state: JobState = JobState.WAITING) -> JobView:
-    timeline = Timeline(NOW)
-    timeline.add([(0, "sent", 1), (0, "failed", 1)], 2)
+    timeline = Timeline(int(NOW), 1, counted([(0, "sent", 1), (0, "failed", 1)]))
     found = job(words, state, total)
     counts = dict.fromkeys(RecipientState, 0) | found.counts
     return JobView(

@@ -1,60 +1,91 @@
-"""The timeline: bounded, added to and never counted anew, and exact in its sums."""
+"""The timeline: bounded, as fine as it can be, and exact in its sums."""
 
-from hypothesis import given
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spoold.report.timeline import BUCKETS, Series, Timeline
+from spoold.storage.database import Database
+from spoold.storage.ledger import Ledger
+from spoold.storage.schema import SCHEMA
 
 DAY = 86400
+MONDAY = 1_795_392_000  # 2026-11-23 00:00 UTC
 
 
-def add(timeline: Timeline, at: float, result: str, number: int, count: int = 1) -> None:
-    timeline.add([(int((at - timeline.origin) // timeline.width), result, count)], number)
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    folder: Path = tmp_path_factory.mktemp("timeline")
+    opened = Database(folder / "spool.db")
+    opened.start(SCHEMA)
+    yield opened
+    opened.close()
 
 
-def test_seconds_are_told_apart_while_there_is_room() -> None:
-    timeline = Timeline(1000.0)
-    for number, at in enumerate((1000.0, 1000.9, 1003.0), 1):
-        add(timeline, at, "sent", number)
-    assert [(bucket.start, bucket.total) for bucket in timeline.buckets()] == [
-        (1000.0, 2), (1001.0, 0), (1002.0, 0), (1003.0, 1),
-    ]  # fmt: skip
-    assert timeline.last_id == 3
+def timeline(database: Database, attempts: Iterable[tuple[int, str]], zone: tzinfo = UTC) -> Timeline | None:
+    """What job 1 would have, with one attempt for each `(second, result)`."""
+    tally = [(1, second, result, count) for (second, result), count in Counter(attempts).items()]
+    database.write(lambda connection: connection.execute("DELETE FROM time_tally").rowcount)
+    database.write(
+        lambda connection: connection.executemany("INSERT INTO time_tally VALUES (?, ?, ?, ?)", tally).rowcount
+    )
+    return Timeline.of(Ledger(database), 1, zone)
 
 
-def test_days_of_retries_become_whole_hours_of_the_local_day() -> None:
-    timeline = Timeline(0.0)
-    for number in range(5 * DAY // 600):
-        add(timeline, 600.0 * number + 60, "deferred", number + 1)
-    buckets = list(timeline.buckets())
-    assert timeline.width == 3600
-    assert len(buckets) == 120
+def some(database: Database, attempts: Iterable[tuple[int, str]], zone: tzinfo = UTC) -> Timeline:
+    found = timeline(database, attempts, zone)
+    assert found is not None
+    return found
+
+
+def test_seconds_are_told_apart_while_there_is_room(database: Database) -> None:
+    found = some(database, [(MONDAY + 5, "sent"), (MONDAY + 5, "sent"), (MONDAY + 8, "sent")])
+    assert [(bucket.start - MONDAY, bucket.total) for bucket in found.buckets()] == [(5, 2), (6, 0), (7, 0), (8, 1)]
+    assert some(database, [(MONDAY, "sent"), (MONDAY + BUCKETS - 1, "sent")]).width == 1
+    assert some(database, [(MONDAY, "sent"), (MONDAY + BUCKETS, "sent")]).width == 2
+
+
+def test_days_of_retries_become_whole_hours_of_the_local_day(database: Database) -> None:
+    zone = ZoneInfo("Asia/Kolkata")  # half an hour off
+    midnight = MONDAY - 19800
+    found = some(database, [(midnight + 600 * n + 60, "deferred") for n in range(5 * DAY // 600)], zone)
+    buckets = list(found.buckets())
+    assert (found.origin, found.width, len(buckets)) == (midnight, 3600, 120)
     assert {bucket.counts for bucket in buckets} == {(0, 6, 0, 0)}
 
 
-def test_giving_up_counts_as_failed_and_each_result_has_its_series() -> None:
-    timeline = Timeline(0.0)
-    timeline.add([(0, "sent", 1), (0, "failed", 2), (0, "expired", 3), (0, "deferred", 4), (0, "uncertain", 5)], 15)
-    [bucket] = timeline.buckets()
+def test_giving_up_counts_as_failed_and_each_result_has_its_series(database: Database) -> None:
+    results = ["sent", "failed", "expired", "deferred", "uncertain"]
+    attempts = [(MONDAY, result) for times, result in enumerate(results, 1) for _ in range(times)]
+    [bucket] = some(database, attempts).buckets()
     assert dict(zip(Series, bucket.counts, strict=True)) == {
         Series.SENT: 1, Series.DEFERRED: 4, Series.FAILED: 5, Series.UNCERTAIN: 5,
     }  # fmt: skip
 
 
-def test_nothing_yet_has_no_intervals() -> None:
-    assert list(Timeline(0.0).buckets()) == []
+def test_there_is_none_before_the_first_attempt(database: Database) -> None:
+    assert timeline(database, []) is None
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.tuples(st.floats(-40 * DAY, 400 * DAY), st.sampled_from(["sent", "failed", "deferred"])), max_size=60)
+    attempts=st.lists(
+        st.tuples(st.integers(MONDAY, MONDAY + 400 * DAY), st.sampled_from(["sent", "failed", "deferred"])),
+        min_size=1,
+        max_size=60,
+    )
 )
-def test_whatever_comes_it_stays_bounded_and_loses_nothing(attempts: list[tuple[float, str]]) -> None:
-    timeline = Timeline(0.0)
-    for number, (at, result) in enumerate(attempts, 1):
-        add(timeline, at, result, number)
-        assert len(list(timeline.buckets())) <= BUCKETS
-    buckets = list(timeline.buckets())
+def test_whatever_comes_it_is_bounded_and_loses_nothing(database: Database, attempts: list[tuple[int, str]]) -> None:
+    found = some(database, attempts)
+    buckets = list(found.buckets())
+    assert len(buckets) <= BUCKETS
     assert sum(bucket.total for bucket in buckets) == len(attempts)
     for bucket in buckets:
-        inside = [at for at, _ in attempts if bucket.start <= at < bucket.start + timeline.width]
+        inside = [at for at, _ in attempts if bucket.start <= at < bucket.start + found.width]
         assert len(inside) == bucket.total

@@ -139,17 +139,19 @@ def test_job_without_attempts_has_none(database: Database) -> None:
     assert attempted(Ledger(database), job_id) == []
 
 
-async def test_attempts_are_counted_by_interval_and_only_once(database: Database) -> None:
+async def test_attempts_are_counted_by_interval(database: Database) -> None:
     job_id = admit(database, "job", [f"to{n}@one.example" for n in range(30)])
     another = admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
+    assert ledger.attempt_span(job_id) is None
     found = store.due(job_id, NOW, (-1.0, -1), 30)
     await store.journal.claim([each.id for each in found], "default", NOW)
     outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
-    records = [record(each, outcomes[n % 3])._replace(at=NOW + n) for n, each in enumerate(found)]
+    records = [record(each, outcomes[n % 3])._replace(at=NOW + n + 0.9) for n, each in enumerate(found)]
     await store.journal.record(records[:20])
-    tallies, last = ledger.attempt_tallies(job_id, 0, NOW - 5, 10)
-    assert sorted(tallies) == [
+    first, last = int(NOW), int(NOW) + 19
+    assert ledger.attempt_span(job_id) == (first, last)
+    assert ledger.attempt_tallies(job_id, first - 5, 10, last) == [
         (0, "failed", 2),
         (0, "sent", 3),
         (1, "failed", 3),
@@ -157,18 +159,8 @@ async def test_attempts_are_counted_by_interval_and_only_once(database: Database
         (2, "failed", 2),
         (2, "sent", 3),
     ]
-    assert ledger.attempt_tallies(job_id, last, NOW - 5, 10) == ([], last)
     await store.journal.record(records[20:])
-    tallies, again = ledger.attempt_tallies(job_id, last, NOW - 5, 10)
-    assert sum(count for _, _, count in tallies) == 10
-    assert again > last
-    assert ledger.attempt_tallies(another, 0, NOW, 1) == ([], 0)
-
-
-async def test_attempts_before_the_origin_have_intervals_of_their_own(database: Database) -> None:
-    job_id = admit(database, "job", ["a@one.example", "b@one.example"])
-    store, ledger = Store(database), Ledger(database)
-    found = store.due(job_id, NOW, (-1.0, -1), 2)
-    await store.journal.claim([each.id for each in found], "default", NOW)
-    await store.journal.record([record(each, SENT)._replace(at=NOW - 0.5 + n) for n, each in enumerate(found)])
-    assert sorted(ledger.attempt_tallies(job_id, 0, NOW, 1)[0]) == [(-1, "sent", 1), (0, "sent", 1)]
+    assert sum(count for _, _, count in ledger.attempt_tallies(job_id, first, 10, last)) == 20
+    assert ledger.attempt_span(job_id) == (first, last + 10)
+    assert ledger.attempt_tallies(job_id, first, 100, last + 10) == [(0, "failed", 10), (0, "sent", 20)]
+    assert ledger.attempt_span(another) is None

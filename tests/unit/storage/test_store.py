@@ -158,7 +158,7 @@ async def test_jobs_know_nothing_of_each_other(database: Database, store: Store)
         for table, column in (("recipient", "id"), ("message", "id")):
             query = f"SELECT count(*) FROM {table} WHERE {column} BETWEEN ? AND ?"
             assert reader.execute(query, (low, high)).fetchone() == (0,)
-        for table in ("attempt", "state_tally", "domain_tally", "reply_tally"):
+        for table in ("attempt", "state_tally", "domain_tally", "reply_tally", "time_tally"):
             assert reader.execute(f"SELECT count(*) FROM {table} WHERE job_id = ?", (one,)).fetchone() == (0,)
     assert len(due(store, two)) == 3
 

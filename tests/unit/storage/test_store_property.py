@@ -368,6 +368,11 @@ class Spool(RuleBasedStateMachine):
                 assert tally == database.execute(query).fetchall()
             replies = dict(database.execute("SELECT job_id, sum(n) FROM reply_tally GROUP BY job_id"))
             attempts = dict(database.execute("SELECT job_id, count(*) FROM attempt GROUP BY job_id"))
+            over_time = "SELECT job_id, second, result, n FROM time_tally ORDER BY 1, 2, 3"
+            query = (
+                "SELECT job_id, CAST(at AS INTEGER), result, count(*) FROM attempt GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            )
+            assert database.execute(over_time).fetchall() == database.execute(query).fetchall()
             claims = {row[0] for row in database.execute("SELECT id FROM claim")}
         for job_id, model in self.jobs.items():
             assert replies.get(job_id, 0) == model.replies
