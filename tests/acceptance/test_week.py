@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Defaults
+from spoold.agent.delivery import Delivery
 from spoold.agent.dispatcher import Dispatcher
 from spoold.agent.limiter import Limiter, Limits
 from spoold.agent.live import LiveJob
@@ -75,7 +76,7 @@ class Week:
             changed=lambda _: None,
             moved=lambda _: None,
         )
-        self.dispatcher.deliveries["default"] = self.delivery
+        self.dispatcher.deliveries["default"] = cast("Delivery", self.delivery)
 
     def accept(self, name: str) -> None:
         """Take the job whose manifest and recipients lie in the case's folder."""

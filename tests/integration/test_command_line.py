@@ -73,6 +73,7 @@ def config(agent: Agent) -> Path:
 def test_wrong_usage_ends_with_two_and_says_what_is_wrong(
     config: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
+    code: object
     try:
         code = main(["--config", str(config), *arguments])
     except SystemExit as end:

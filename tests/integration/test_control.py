@@ -4,6 +4,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -148,11 +149,18 @@ def test_retry_of_a_job_that_still_waits_afterwards_counts_one_attempt_more(agen
     agent.start()
     agent.drop("job", ["grey@one.example"])
     agent.wait_state("job", "waiting")
+    folder = agent.spool / "deferred" / "job"
+
+    def tried(attempts: str) -> bool:
+        return [row["attempts"] for row in agent.recipients("job")] == [attempts]
+
+    def answered() -> bool:
+        return folder.is_dir() and not (folder / "RETRY").exists()
+
     for attempts in ("2", "3"):
         by_file(agent, "job", "retry")
-        wait_for(lambda wanted=attempts: [row["attempts"] for row in agent.recipients("job")] == [wanted])
-        folder = agent.spool / "deferred" / "job"
-        wait_for(lambda where=folder: where.is_dir() and not (where / "RETRY").exists())
+        wait_for(partial(tried, attempts))
+        wait_for(answered)
     agent.wait_state("job", "waiting")
     assert [attempt["attempt"] for attempt in agent.attempts("job")] == [1, 2, 3]
 

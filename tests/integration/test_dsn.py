@@ -6,6 +6,7 @@ from email.message import EmailMessage, Message
 from email.policy import SMTP
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -47,7 +48,7 @@ def _read(path: Path) -> tuple[EmailMessage, dict[str, str], EmailMessage | None
     ours, _, _ = data.partition(b"Content-Type: text/rfc822-headers")
     assert [line for line in ours.split(b"\r\n") if len(line) > 78] == []
     assert data.count(b"\n") == data.count(b"\r\n")
-    whole = message_from_bytes(data, policy=SMTP)  # type: ignore[arg-type]
+    whole = message_from_bytes(data, policy=SMTP)
     assert isinstance(whole, EmailMessage)
     for part in whole.walk():
         assert part.defects == []
@@ -60,13 +61,13 @@ def _read(path: Path) -> tuple[EmailMessage, dict[str, str], EmailMessage | None
     text, status, *rest = whole.iter_parts()
     assert text.get_content_type() == "text/plain"
     assert status.get_content_type() == "message/delivery-status"
-    about, fields = status.get_payload()  # type: ignore[misc]
-    _fields(about, PER_MESSAGE)  # type: ignore[arg-type]
+    about, fields = cast("list[EmailMessage]", status.get_payload())
+    _fields(about, PER_MESSAGE)
     assert len(rest) <= 1
     original = rest[0] if rest else None
     if original is not None:
         assert original.get_content_type() == "text/rfc822-headers"
-    return whole, _fields(fields, PER_RECIPIENT), original  # type: ignore[arg-type, return-value]
+    return whole, _fields(fields, PER_RECIPIENT), original  # type: ignore[return-value]
 
 
 def _files(agent: Agent, name: str) -> dict[str, Path]:

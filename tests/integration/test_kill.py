@@ -143,7 +143,8 @@ def send_through_endings(
     length = min(time.monotonic() - begun, LONGEST)
     end(signal.SIGTERM)
 
-    rounds, current = 0, {}
+    rounds = 0
+    current: dict[str, list[str]] = {}
     for _ in range(endings):
         if all(at_rest(agent, name) for name in current):
             rounds += 1

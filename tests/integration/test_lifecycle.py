@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,8 @@ def test_reload_takes_a_new_relay_and_an_invalid_file_keeps_it(agent: Agent, rel
         good = agent.config.read_text()
         agent.config.write_text("spool: x\nrelays: {default: {host: h, prot: 1}}\nlog: {level: loud}\ncolour: blue\n")
         process.send_signal(signal.SIGHUP)
-        problems = wait_for(
-            lambda: len(agent.events("agent.reload_failed")) >= 3 and agent.events("agent.reload_failed")
-        )
+        wait_for(lambda: len(agent.events("agent.reload_failed")) >= 3)
+        problems = agent.events("agent.reload_failed")
         assert [event["problem"].removeprefix(f"{agent.config}:").split(":")[0] for event in problems] == [
             "2",
             "3",
@@ -243,6 +243,10 @@ def metrics(agent: Agent) -> dict[tuple[str, frozenset[tuple[str, str]]], float]
     }
 
 
+def _replaced(path: Path, inode: int) -> bool:
+    return path.stat().st_ino != inode
+
+
 def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(agent: Agent, relay: Relay) -> None:
     relay.rules.append(Rule("RCPT", Reply("450 4.7.1 Greylisted"), match="grey"))
     agent.start()
@@ -286,7 +290,7 @@ def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(ag
         for name in ("status.json", "metrics.prom"):
             path = agent.spool / name
             before = path.stat()
-            wait_for(lambda path=path, before=before: path.stat().st_ino != before.st_ino, 5, f"a new {name}")
+            wait_for(partial(_replaced, path, before.st_ino), 5, f"a new {name}")
             assert path.stat().st_mtime - before.st_mtime < 5
     relay.stop()
     agent.drop("next", ["bob@two.example"])

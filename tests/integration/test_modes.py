@@ -248,7 +248,7 @@ def test_check_by_somebody_else_says_who_should_run_it(place: Path, shared: Path
     assert f"belongs to uid {AGENT.uid}" in refused.stderr
     after = made(shared)
     assert {name: after[name] for name in before} == before
-    assert {owner for name, (_, *owner) in after.items() for owner in [tuple(owner)]} <= {
+    assert {(user, group) for _, user, group in after.values()} <= {
         (AGENT.uid, GROUP), (AGENT.uid, AGENT.uid),
     }  # fmt: skip
     AGENT.spoold("--config", config, "check", "--deep", "--repair")

@@ -27,7 +27,7 @@ def _notices(relay: Relay) -> list[Accepted]:
 
 
 def _parsed(mail: Accepted) -> EmailMessage:
-    found = message_from_bytes(mail.data, policy=SMTP)  # type: ignore[arg-type]
+    found = message_from_bytes(mail.data, policy=SMTP)
     assert isinstance(found, EmailMessage)
     assert found.defects == []
     return found

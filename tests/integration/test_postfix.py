@@ -90,7 +90,7 @@ def as_postfix_reads(lines: list[bytes], first: bool) -> list[bytes]:
     """
     if first and lines[0].startswith(b"From "):
         lines = [b"X-Mailbox-Line: " + lines[0], *lines[1:]]
-    found = []
+    found: list[bytes] = []
     for number, line in enumerate(lines):
         if line == b"":
             return found + lines[number:]

@@ -315,7 +315,10 @@ def test_jobs_that_come_while_the_relay_is_down_say_so_at_once(agent: Agent, rel
 def test_the_fallback_takes_over_while_the_relay_is_down_and_the_report_says_so(tmp_path: Path) -> None:
     second, third = Relay(), Relay()
     relays = {"default": Relay(), "second": second, "third": third}
-    settings = {"default": {"fallback": "second"}, "second": {"fallback": "third", "timeouts": {}}}
+    settings: dict[str, dict[str, Any]] = {
+        "default": {"fallback": "second"},
+        "second": {"fallback": "third", "timeouts": {}},
+    }
     with Fleet(tmp_path, relays, settings=settings) as fleet:
         relays["default"].stop()
         agent = fleet.agent.start()

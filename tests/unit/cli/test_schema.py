@@ -122,7 +122,9 @@ NEARLY = st.one_of(
         st.integers(0, 2),
     ).map(lambda change: change[0][: change[1]] + change[2] + change[0][change[1] + change[3] :]),
 )
-ANYTHING = NEARLY | st.sampled_from([0, 1, -1, 2**51, 65536, 1.0, 1.5, True, None, [], {}]) | WRONG
+ANYTHING: st.SearchStrategy[Any] = (
+    NEARLY | st.sampled_from([0, 1, -1, 2**51, 65536, 1.0, 1.5, True, None, [], {}]) | WRONG
+)
 
 
 def complaints(name: str, data: bytes) -> list[str]:
@@ -161,7 +163,7 @@ def places(value: Any) -> list[tuple[str | int, ...]]:
 def changed(value: Any, place: tuple[str | int, ...], new: Any) -> Any:
     if not place:
         return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
     copy[place[0]] = changed(value[place[0]], place[1:], new)
     return copy
 

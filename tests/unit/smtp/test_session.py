@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -58,6 +58,10 @@ class Peer:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while await self.line():
                 pass
+
+    def pause(self) -> None:
+        """Read no more: what the client sends stays in the sockets, and then with it."""
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
 
     def reset(self) -> None:
         self.writer.transport.abort()
@@ -351,7 +355,7 @@ async def test_all_but_the_dot_is_out_and_the_connection_is_lost_is_not_uncertai
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok")
         await peer.line()
-        peer.writer.transport.pause_reading()
+        peer.pause()
         peer.say("354 go")
         await asyncio.sleep(0.1)
         if way == "silence":
@@ -460,7 +464,7 @@ async def test_over_tls_a_dot_that_is_encrypted_already_counts_as_gone(ca: Autho
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok")
         await peer.line()
-        peer.writer.transport.pause_reading()
+        peer.pause()
         peer.say("354 go")
         await asyncio.sleep(0.2)
         peer.reset()
@@ -500,7 +504,7 @@ async def test_an_answer_in_the_middle_of_the_data_counts_and_ends_the_session(
         await peer.answer("250 Ok", "250 Ok", "354 go")
         await peer.reader.readexactly(50_000)
         if not reads_on:
-            peer.writer.transport.pause_reading()
+            peer.pause()
             await asyncio.sleep(0.1)  # the client's sends fill up
         peer.say(reply)
         with contextlib.suppress(ConnectionError):
@@ -520,7 +524,7 @@ async def test_a_peer_that_stops_reading_is_left_after_the_timeout_and_nothing_i
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok")
         await peer.line()
-        peer.writer.transport.pause_reading()
+        peer.pause()
         peer.say("354 go")
         await asyncio.sleep(0.8)
 
@@ -979,7 +983,7 @@ async def test_a_group_that_is_still_here_behind_the_dot_does_not_hide_whether_t
 
     async def play(peer: Peer) -> None:
         await peer.answer("250 Ok", "250 Ok", "354 go")
-        peer.writer.transport.pause_reading()
+        peer.pause()
         await asyncio.sleep(0.05)
         transport = session._transport
         whole = transport.get_write_buffer_size()

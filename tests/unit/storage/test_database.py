@@ -142,7 +142,8 @@ async def test_writes_that_wait_when_it_fails_all_get_to_know(path: Path, monkey
     database = Database(path)
     database.start(SCHEMA)
     go = threading.Event()
-    writes = [database.write_soon(lambda _: go.wait(10)), *(database.write_soon(add(n)) for n in range(5))]
+    writes: list[asyncio.Future[Any]] = [database.write_soon(lambda _: go.wait(10))]
+    writes += [database.write_soon(add(n)) for n in range(5)]
     go.set()
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert {type(result) for result in results} == {DatabaseError}
