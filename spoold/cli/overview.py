@@ -111,13 +111,14 @@ def _state(job: Job, now: float) -> Text:
 def _values(job: Job, now: float) -> dict[str, Text]:
     failed = job.count("failed", "expired")
     known = bool(job.counts)
+    to_send = job.count("queued", "sending", "uncertain") if job.live else 0
     return {
         "Done": Text(share(job.progress)),
         "Total": Text(number(job.total)),
         "Sent": Text(number(job.count("sent") if known else None)),
         "Failed": Text(number(failed if known else None), "red" if failed else ""),
         "Deferred": Text(number(job.count("deferred") if known else None)),
-        "To send": Text(number(job.count("queued", "sending", "uncertain") if known else None)),
+        "To send": Text(number(to_send if known else None)),
         "Rate": Text(speed(job.speed)),
         "Left": Text(format_duration(job.eta.timestamp() - now) if job.live and job.eta else "-"),
     }

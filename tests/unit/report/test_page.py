@@ -163,6 +163,13 @@ def test_empty_job_says_so_and_shows_no_charts() -> None:
     assert "nothing was sent" in document
 
 
+def test_nobody_is_left_to_be_sent_to_where_a_job_has_ended() -> None:
+    waiting, cancelled = (page_of_job(view(state=state)) for state in (JobState.WAITING, JobState.CANCELLED))
+    assert ">Left</th>" in waiting
+    assert ">Left</th>" not in cancelled
+    assert ">Other</th>" in cancelled
+
+
 def test_times_are_in_the_zone_of_the_job() -> None:
     document = page_of_job(view())
     assert "2026-11-23 08:46:40" in document
