@@ -13,7 +13,9 @@ from spoold.core.field import (
     AddressField,
     DomainRates,
     Duration,
+    HostField,
     RateField,
+    RelayName,
     RetryField,
     Size,
     WindowsField,
@@ -36,7 +38,7 @@ class TimeoutsSection(Section):
 
 
 class RelaySection(Section):
-    host: str = key("The relay's name or IP address.", min_length=1)
+    host: HostField = key("The relay's name or IP address.")
     port: Annotated[int, Field(ge=1, le=65535)] | None = key("Without it 25, 587 or 465, by `security`.", None)
     security: Literal["none", "starttls", "tls"] = key(
         "How the connection is encrypted. Certificates are verified. A password is never sent in clear to another"
@@ -98,7 +100,7 @@ class ConfigForm(Section):
     """The keys of spoold.yaml, with the texts that the manual and the JSON Schema have for them."""
 
     spool: str = key("The folder with tmp/, new/, active/, deferred/ and done/.", min_length=1)
-    relays: dict[str, RelaySection] = key(
+    relays: dict[RelayName, RelaySection] = key(
         "Where mail goes, by name. A job says `relay: NAME`; without it, it takes the one called `default`.",
         min_length=1,
     )

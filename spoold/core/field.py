@@ -26,7 +26,7 @@ from pydantic.config import JsonDict
 from spoold.core import pattern
 from spoold.core.address import Address, AddressError, parse_address
 from spoold.core.form import Read, Section, key
-from spoold.core.pattern import ADDRESS_FORM, DOMAIN_FORM, MOMENT_FORM, SENDER_FORM, ZONE_FORM
+from spoold.core.pattern import ADDRESS_FORM, DOMAIN_FORM, HOST_FORM, MOMENT_FORM, SENDER_FORM, ZONE_FORM
 from spoold.core.problem import shown
 from spoold.core.quantity import DURATION_FORM, parse_duration, parse_size
 from spoold.core.rate import RATE_FORM, Rate, parse_rate
@@ -94,6 +94,19 @@ def _window(line: str) -> str:
     return line
 
 
+def _host(text: str) -> str:
+    # Whether there is such a host is for the resolver to say.
+    if not re.fullmatch(r"\S+", text) or not text.isprintable():
+        raise ValueError(f"expected {HOST_FORM}; got {shown(text)}")
+    return text
+
+
+def _relay_name(text: str) -> str:
+    if not text.isprintable() or not text or text != text.strip():
+        raise ValueError(f"expected a name for the relay, such as default; got {shown(text)}")
+    return text
+
+
 def _domain(text: str) -> str:
     if text == "*":
         return text
@@ -129,6 +142,9 @@ ZoneField = Annotated[ZoneInfo, _read(parse_zone, ZONE_FORM), WithJsonSchema(pat
 #: An envelope sender or recipient; None for the null sender `""`.
 SenderField = Annotated[Address | None, _read(_address_or_none, SENDER_FORM), WithJsonSchema(pattern.SENDER)]
 AddressField = Annotated[Address, _read(parse_address, ADDRESS_FORM), WithJsonSchema(pattern.ADDRESS)]
+HostField = Annotated[str, _read(_host, HOST_FORM), WithJsonSchema(pattern.HOST)]
+#: The key of a relay: it stands in logs and reports.
+RelayName = Annotated[str, AfterValidator(_relay_name)]
 #: Keys are lower-case A-labels or "*".
 DomainRates = Annotated[
     dict[Annotated[str, AfterValidator(_domain)], RateField],

@@ -18,6 +18,7 @@ MOMENT_FORM = "a moment such as 2026-12-01T09:00:00+01:00"
 ZONE_FORM = "a time zone such as Europe/Vienna"
 SENDER_FORM = 'an address such as news@example.com, or "" for the null sender'
 ADDRESS_FORM = "an address such as news@example.com"
+HOST_FORM = "a host name such as smtp.example.com, or an IP address"
 DOMAIN_FORM = "a domain such as gmail.com, or * for every other"
 PATH_FORM = "the name of a file in the job folder"
 
@@ -71,6 +72,7 @@ ZONE = _pattern(ZONE_FORM, rf"^[A-Za-z0-9_+-]{{1,40}}(?:/[A-Za-z0-9_+-]{{1,40}})
 ADDRESS = _pattern(ADDRESS_FORM, rf"^{_LOCAL}@{_HOST}{_END}")
 SENDER = _pattern(SENDER_FORM, rf"^(?:{_LOCAL}@{_HOST})?{_END}")
 PATH = _pattern(PATH_FORM, rf"^{_PART}(?:/{_PART})*{_END}")
+HOST = _pattern(HOST_FORM, rf"^[^\s\x00-\x1f\x7f-\x9f]+{_END}")
 DOMAIN_RATES = {
     "type": "object",
     "propertyNames": {"pattern": rf"^(?:\*|{_HOST}){_END}", "patternErrorMessage": f"expected {DOMAIN_FORM}"},

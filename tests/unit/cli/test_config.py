@@ -121,7 +121,7 @@ colour: blue
 """
     found = problems(tmp_path, text)
     expected = {
-        "1:1": "spool", "1:11": "Vienna", "4:11": "1 or more characters", "5:11": "65535", "6:15": "starttls",
+        "1:1": "spool", "1:11": "Vienna", "4:11": "a host name", "5:11": "65535", "6:15": "starttls",
         "7:5": "did you mean 'connections'?", "8:29": "a whole number", "9:11": "fast", "10:7": "0/h",
         "11:27": "600", "12:11": "25:00", "13:20": "did you mean 'for'?", "14:18": "soon", "14:31": "true or false",
         "14:53": "5XB", "15:9": "nobody", "16:15": "console", "16:27": "warning", "17:1": "known here: ",
@@ -129,6 +129,22 @@ colour: blue
     assert found.keys() == expected.keys()
     for place, part in expected.items():
         assert part in found[place], found[place]
+
+
+@pytest.mark.parametrize(
+    ("relays", "column", "part"),
+    [
+        ("{default: {host: smtp example.com}}", 26, "expected a host name such as smtp.example.com, or an IP address"),
+        ('{default: {host: "smtp.example.com\\n"}}', 26, r"got 'smtp.example.com\x0a'"),
+        ("{default: {host: 25}}", 26, "got 25"),
+        ('{"a\\tb": {host: smtp.example.com}}', 10, r"expected a name for the relay, such as default; got 'a\x09b'"),
+        ('{"": {host: smtp.example.com}}', 10, "expected a name for the relay"),
+    ],
+)
+def test_names_and_hosts_of_relays_can_stand_in_a_report(tmp_path: Path, relays: str, column: int, part: str) -> None:
+    found = problems(tmp_path, f"spool: .\nrelays: {relays}\n")
+    assert found.keys() == {f"2:{column}"}
+    assert part in found[f"2:{column}"]
 
 
 @pytest.mark.parametrize(
