@@ -73,7 +73,7 @@ class JobView:
     status: Status
     domains: Sequence[tuple[str, Mapping[RecipientState, int]]]
     replies: Sequence[ReplyTally]
-    timeline: Timeline | None
+    timeline: Timeline
     recipients: Iterable[RecipientRow]
 
     @classmethod
@@ -111,7 +111,7 @@ def job_page(view: JobView) -> Iterator[bytes]:
             status=status,
             job=status.job,
             remark=remark(status.job, zone),
-            chart=None if view.timeline is None else time_chart(view.timeline, zone),
+            chart=time_chart(view.timeline, zone),
             domains=view.domains,
             other_domains=status.job.total - listed,
             categories=categories.most_common(),

@@ -65,11 +65,11 @@ class Timeline:
     """By interval from `origin` on; those without an attempt may be missing."""
 
     @classmethod
-    def of(cls, ledger: Ledger, job_id: int, zone: tzinfo) -> Self | None:
-        """The job's, None before its first attempt."""
+    def of(cls, ledger: Ledger, job_id: int, zone: tzinfo) -> Self:
+        """The job's, an empty one before its first attempt."""
         span = ledger.attempt_span(job_id)
         if span is None:
-            return None
+            return cls(0, 1, {})
         first, last = span
         midnight = datetime.fromtimestamp(first, zone).replace(hour=0, minute=0, second=0, microsecond=0)
         origin = int(midnight.timestamp())

@@ -156,7 +156,7 @@ class Ledger:
                 " (SELECT max(second) FROM time_tally WHERE job_id = ?1)",
                 (job_id,),
             ).fetchone()
-        return None if first is None or last is None else (first, last)
+        return None if first is None else (first, last)
 
     def attempt_tallies(self, job_id: int, origin: int, width: int, last: int) -> list[tuple[int, str, int]]:
         """The attempts up to the second `last`, counted: (interval, result, count).

@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from tests.bench import job
 from tests.bench.row import Finding, Scale, at_most, compared, progress
 from tests.bench.sink import Sink
 from tests.bench.usage import cpu_seconds, forget_peak, peak_memory
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import Agent, wait_for, wait_replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +71,10 @@ def _report_cpu(agent: Agent) -> float:
     """CPU seconds of the report writers, from metrics that are written after all that they did."""
     path = agent.spool / "metrics.prom"
     for _ in range(2):
-        _await_new(path)
+        wait_replaced(path, 15)
     found = re.search(r"^spoold_report_cpu_seconds_total\S* (\S+)$", path.read_text(), re.MULTILINE)
     assert found is not None
     return float(found[1])
-
-
-def _await_new(path: Path) -> None:
-    before = path.stat().st_ino
-    wait_for(lambda: path.stat().st_ino != before, 15, f"a new {path.name}")
 
 
 def _settled(sink: Sink) -> int:

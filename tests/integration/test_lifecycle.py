@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from spoold import __version__
 from spoold.agent.event import EVENTS
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import Agent, wait_for, wait_replaced
 from tests.servers.relay import Delay, Hang, Relay, Reply, Rule
 
 
@@ -243,10 +242,6 @@ def metrics(agent: Agent) -> dict[tuple[str, frozenset[tuple[str, str]]], float]
     }
 
 
-def _replaced(path: Path, inode: int) -> bool:
-    return path.stat().st_ino != inode
-
-
 def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(agent: Agent, relay: Relay) -> None:
     relay.rules.append(Rule("RCPT", Reply("450 4.7.1 Greylisted"), match="grey"))
     agent.start()
@@ -288,10 +283,8 @@ def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(ag
 
     for _ in range(2):
         for name in ("status.json", "metrics.prom"):
-            path = agent.spool / name
-            before = path.stat()
-            wait_for(partial(_replaced, path, before.st_ino), 5, f"a new {name}")
-            assert path.stat().st_mtime - before.st_mtime < 5
+            before, after = wait_replaced(agent.spool / name, 5)
+            assert after.st_mtime - before.st_mtime < 5
     relay.stop()
     agent.drop("next", ["bob@two.example"])
     wait_for(lambda: not (agent.state() or {"relays": [{"up": True}]})["relays"][0]["up"], 5)

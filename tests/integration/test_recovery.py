@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from spoold.storage.schema import VERSION
 from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import audit, check_report, connect, no_leftovers, wait_at_rest
 from tests.servers.relay import Command, Drop, Hang, Relay, Rule
@@ -141,7 +140,7 @@ def test_database_of_the_version_before_is_taken_over_with_its_jobs_and_edits(ag
         assert database.execute(live).fetchall() == compacts
         assert database.execute("SELECT * FROM time_tally").fetchall() == times
         assert sum(count for *_, count in times) == 5
-        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert database.execute("PRAGMA user_version").fetchone() == (4,)
     (agent.spool / "deferred" / "job" / "job.yaml").write_text(edited.replace("2036", "2020"))
     assert agent.wait_state("job", "finished")["counts"]["sent"] == 5
 

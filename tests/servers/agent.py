@@ -33,6 +33,13 @@ def wait_for(look: Callable[[], T | None], timeout: float = 15.0, what: str = ""
         time.sleep(0.02)  # a poll, bounded by the deadline above
 
 
+def wait_replaced(path: Path, timeout: float) -> tuple[os.stat_result, os.stat_result]:
+    """What the file was, and what it is as soon as another one has taken its place."""
+    before = path.stat()
+    wait_for(lambda: path.stat().st_ino != before.st_ino, timeout, f"a new {path.name}")
+    return before, path.stat()
+
+
 #: A test that puts a program before Python wants it run.
 _PYTHON = sys.executable
 

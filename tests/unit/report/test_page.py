@@ -72,14 +72,14 @@ def row(line: int, words: str = PLAIN, state: RecipientState = RecipientState.FA
 
 
 def view(words: str = PLAIN, *, rows: int = 3, total: int = 3, state: JobState = JobState.WAITING) -> JobView:
-    timeline = Timeline(int(NOW), 1, counted([(0, "sent", 1), (0, "failed", 1)]))
+    timeline = Timeline(int(NOW), 1, counted([(0, "sent", 1), (0, "failed", 1)] if total else []))
     found = job(words, state, total)
     counts = dict.fromkeys(RecipientState, 0) | found.counts
     return JobView(
         Status(found, words, words, counts, ZONE, NOW, words, 1.0, NOW + 100, 2 if total else 0),
         [(words, {RecipientState.SENT: 1, RecipientState.FAILED: 2})] if total else [],
         [ReplyTally("failed", 550, words, words, words, 2)] if total else [],
-        timeline if total else None,
+        timeline,
         [row(line, words) for line in range(1, rows + 1)],
     )
 

@@ -3,13 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.core.state import RecipientState
@@ -18,7 +16,6 @@ from spoold.report.table import COLUMNS, attempts_jsonl, recipients_csv
 from spoold.storage.database import Database
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import id_in_job
-from spoold.storage.schema import SCHEMA
 
 # (No control characters: `core` keeps them out of the database.)
 WORDS = st.none() | st.text(st.sampled_from("ab ,\";'\\%0é"), max_size=8)
@@ -54,15 +51,6 @@ def rows(words: st.SearchStrategy[str | None]) -> st.SearchStrategy[list[Row]]:
     return st.lists(row, max_size=20)
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    folder: Path = tmp_path_factory.mktemp("table")
-    opened = Database(folder / "spool.db")
-    opened.start(SCHEMA)
-    yield opened
-    opened.close()
-
-
 def fill(database: Database, rows: list[Row]) -> None:
     """Make these the recipients of job 1, each with its last attempt."""
     recipients = [
@@ -95,7 +83,6 @@ def fill(database: Database, rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("words", [WORDS, PLAIN], ids=["foreign", "plain"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(
     database: Database, words: st.SearchStrategy[str | None], data: st.DataObject
@@ -119,7 +106,6 @@ def test_every_row_is_read_as_it_was_and_is_written_as_the_csv_module_does(
         assert cells[11] == ((waits and rfc3339(row.due_at, UTC)) or "")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_rows=rows(WORDS) | rows(PLAIN))
 def test_every_attempt_is_a_line_of_json(database: Database, given_rows: list[Row]) -> None:
     fill(database, given_rows)

@@ -1,15 +1,27 @@
 """A database with jobs in it, made as intake makes them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from spoold.core.message import MessageFacts
 from spoold.core.state import JobState, Standing
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
 from spoold.storage.record import Admitted, NewMessage, NewRecipient
+from spoold.storage.schema import SCHEMA
 
 FACTS = MessageFacts(100, False, False, b"")
 NOW = 1_000_000.0
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Database]:
+    """A new database in `folder`, with the tables in it."""
+    database = Database(folder / "spool.db")
+    database.start(SCHEMA)
+    yield database
+    database.close()
 
 
 def recipient(line: int, address: str, message: int | None, *, failed: bool = False) -> NewRecipient:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,11 @@ from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import DueRecipient, Record
-from spoold.storage.schema import SCHEMA
 from spoold.storage.slab import Slab
 from spoold.storage.store import Store
 from tests.unit.storage.admitting import NOW, admit
 
 SENT = Outcome(Result.SENT, "2.0.0", "250 ok", 250)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "spool.db")
-    opened.start(SCHEMA)
-    yield opened
-    opened.close()
 
 
 def record(recipient: DueRecipient, outcome: Outcome = SENT) -> Record:

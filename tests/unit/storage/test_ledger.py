@@ -1,8 +1,6 @@
 """The ledger: counts from one snapshot, long lists in pages, and figures that agree with each other."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,20 +10,11 @@ from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database
 from spoold.storage.ledger import LAST, Ledger, Wording
 from spoold.storage.record import DueRecipient, Record
-from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
 from tests.unit.storage.admitting import NOW, admit
 
 SENT = Outcome(Result.SENT, "2.0.0", "250 ok", 250)
 PAGE = 2000
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "spool.db")
-    opened.start(SCHEMA)
-    yield opened
-    opened.close()
 
 
 def record(recipient: DueRecipient, outcome: Outcome) -> Record:

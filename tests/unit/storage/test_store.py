@@ -4,7 +4,6 @@ import asyncio
 import math
 import sqlite3
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from spoold.storage.ledger import LAST, Ledger, Wording
 from spoold.storage.record import DueRecipient, Record, id_in_job, id_range, job_of
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
+from tests.servers.audit import recount_states
 from tests.unit.storage.admitting import NOW, admit
 
 FIRST = (-1.0, -1)
@@ -33,14 +33,6 @@ OUTCOMES = {
     "uncertain": unknown("the connection broke"),
     "returned": returned("the relay is down"),
 }
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database(tmp_path / "spool.db")
-    opened.start(SCHEMA)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -327,10 +319,7 @@ class Life(RuleBasedStateMachine):
         assert len(tried) == self.attempts == sum(row.attempts for row in rows)
         assert self.ledger.attempt_count(self.job_id)[0] == self.attempts
         with closing(sqlite3.connect(self.path)) as database:
-            for table, columns in (("state_tally", "state"), ("domain_tally", "domain, state")):
-                tally = database.execute(f"SELECT {columns}, n FROM {table} WHERE n ORDER BY {columns}").fetchall()
-                query = f"SELECT {columns}, count(*) FROM recipient GROUP BY {columns} ORDER BY {columns}"
-                assert tally == database.execute(query).fetchall()
+            recount_states(database)
 
     def teardown(self) -> None:
         if hasattr(self, "database"):

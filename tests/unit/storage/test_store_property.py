@@ -23,6 +23,7 @@ from spoold.storage.ledger import Ledger
 from spoold.storage.record import DueRecipient, Record, id_in_job
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
+from tests.servers.audit import recount_states
 from tests.unit.storage.admitting import NOW, admit
 
 T = TypeVar("T")
@@ -362,17 +363,9 @@ class Spool(RuleBasedStateMachine):
         if not hasattr(self, "jobs"):
             return
         with closing(sqlite3.connect(self.path)) as database:
-            for table, columns in (("state_tally", "job_id, state"), ("domain_tally", "job_id, domain, state")):
-                tally = database.execute(f"SELECT {columns}, n FROM {table} WHERE n ORDER BY {columns}").fetchall()
-                query = f"SELECT {columns}, count(*) FROM recipient GROUP BY {columns} ORDER BY {columns}"
-                assert tally == database.execute(query).fetchall()
+            recount_states(database)
             replies = dict(database.execute("SELECT job_id, sum(n) FROM reply_tally GROUP BY job_id"))
             attempts = dict(database.execute("SELECT job_id, count(*) FROM attempt GROUP BY job_id"))
-            over_time = "SELECT job_id, second, result, n FROM time_tally ORDER BY 1, 2, 3"
-            query = (
-                "SELECT job_id, CAST(at AS INTEGER), result, count(*) FROM attempt GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-            )
-            assert database.execute(over_time).fetchall() == database.execute(query).fetchall()
             claims = {row[0] for row in database.execute("SELECT id FROM claim")}
         for job_id, model in self.jobs.items():
             assert replies.get(job_id, 0) == model.replies
