@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers.agent import Agent
 from tests.servers.certificate import Authority
 from tests.servers.postfix import Postfix
 from tests.servers.relay import Relay
 from tests.servers.sshd import Sshd
+
+# How long an example takes says something of the machine, and nothing of what is tested.
+settings.register_profile("spoold", deadline=None)
+settings.load_profile("spoold")
 
 
 @pytest.fixture(scope="session")
