@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spoold.cli import completion, manual, schema
 from spoold.cli.parser import SHELLS, parser
+from spoold.cli.reference import completion, manual, schema
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
-from spoold.agent.limiter import Limits
-from spoold.core.address import Address
 from spoold.core.completeness import IntakePolicy
-from spoold.core.retry import RetryPolicy
-from spoold.core.schedule import Windows
+from spoold.core.recipient.address import Address
+from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.schedule.schedule import Windows
+from spoold.delivery.limiter import Limits
 from spoold.smtp.relay import Relay
 
 

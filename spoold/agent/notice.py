@@ -13,13 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from zoneinfo import ZoneInfo
 
-from spoold.agent.event import log
-from spoold.agent.heading import heading_of
-from spoold.core.address import Address
 from spoold.core.completeness import MANIFEST
+from spoold.core.document.notation import manifest_text
 from spoold.core.manifest import DEFAULT_MESSAGE
-from spoold.core.notation import manifest_text
+from spoold.core.recipient.address import Address
+from spoold.event import log
 from spoold.failpoint import failpoint
+from spoold.report.heading import heading_of
 from spoold.report.notice import NAMED, failures, notice
 from spoold.report.status import Status
 from spoold.report.table import recipients_csv

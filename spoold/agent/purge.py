@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 import orjson
 
-from spoold.agent.event import log
+from spoold.event import log
 from spoold.storage.spooldir import PRIVATE, Spool
 from spoold.storage.store import Store
 

@@ -12,24 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from zoneinfo import ZoneInfo
 
 from spoold import __version__
-from spoold.agent.body import BodyReader
-from spoold.agent.bulletin import Bulletin
 from spoold.agent.configuration import Configuration
-from spoold.agent.dispatcher import Dispatcher
-from spoold.agent.event import log
-from spoold.agent.intake import Intake
-from spoold.agent.limiter import Limiter
-from spoold.agent.live import LiveJob
 from spoold.agent.notice import Notices
 from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
-from spoold.agent.projector import Projector
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
-from spoold.agent.reporter import Reporter
-from spoold.agent.tally import Tally
 from spoold.agent.terms import compact_of, manifest_of, terms_of
-from spoold.agent.watcher import Watcher
+from spoold.delivery.body import BodyReader
+from spoold.delivery.dispatcher import Dispatcher
+from spoold.delivery.limiter import Limiter
+from spoold.delivery.live import LiveJob
+from spoold.event import log
+from spoold.intake.intake import Intake
+from spoold.intake.watcher import Watcher
+from spoold.report.bulletin import Bulletin
+from spoold.report.projector import Projector
+from spoold.report.reporter import Reporter
 from spoold.storage.admission import Admission
 from spoold.storage.clock import catch_up
 from spoold.storage.database import Database, DatabaseError
@@ -39,6 +38,7 @@ from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
+from spoold.tally import Tally
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
 RESERVE = 32 * 1024 * 1024

@@ -6,11 +6,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Defaults
-from spoold.agent.live import Terms
 from spoold.core.compact import key_of, pack, unpack
 from spoold.core.manifest import Manifest, Timing, parse_manifest
-from spoold.core.planner import Schedule
 from spoold.core.problem import shown
+from spoold.core.schedule.planner import Schedule
+from spoold.delivery.live import Terms
 from spoold.report.clock import for_people
 from spoold.storage.record import Compact, JobRow
 

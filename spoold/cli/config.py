@@ -13,13 +13,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from spoold.agent.configuration import Configuration, Defaults
-from spoold.agent.limiter import Limits
 from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
-from spoold.core.document import Document, DocumentError, load
-from spoold.core.form import validate
+from spoold.core.document.document import Document, DocumentError, load
+from spoold.core.document.form import validate
 from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, UserError, printable, shown
+from spoold.delivery.limiter import Limits
 from spoold.smtp.relay import Relay, SecretError, Security, Timeouts
 
 PLACES = ("spoold.yaml", "/etc/spoold/spoold.yaml")

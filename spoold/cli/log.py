@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from spoold.agent import event
-from spoold.agent.event import structlog
+from spoold import event
 from spoold.cli.config import LogSettings
+from spoold.event import structlog
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 

@@ -15,12 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 wrong or failed, 2 wrong usage or configuration."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if (mail := _sendmail(arguments)) is not None:
-        from spoold.cli import sendmail
+        from spoold.cli.handover import sendmail
 
         return sendmail.run(*mail)
     options = parser().parse_args(arguments)
     try:
-        module, _, function = options.run.partition(".")
+        module, _, function = options.run.rpartition(".")
         code: int = getattr(importlib.import_module(f"spoold.cli.{module}"), function)(options)
         sys.stdout.flush()
         return code

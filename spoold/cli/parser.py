@@ -52,19 +52,19 @@ def parser() -> argparse.ArgumentParser:
         "--repair", action="store_true", help="with --deep: put folders and reports right; stop the agent first"
     )
     sub.add_argument("--json", action="store_true", help="one JSON document")
-    sub.set_defaults(run="check.run")
+    sub.set_defaults(run="check.check.run")
 
     sub = add("validate", "Say what intake would say about a job folder.")
     sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
-    sub.set_defaults(run="job.validate")
+    sub.set_defaults(run="handover.job.validate")
 
     sub = add("seal", "Write SHA256SUMS into a job folder, so that it is taken the moment it is complete.")
     sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
-    sub.set_defaults(run="job.seal")
+    sub.set_defaults(run="handover.job.seal")
 
     sub = add("pack", "Make a job folder of a message and a list of recipients.")
     _add_pack(sub)
-    sub.set_defaults(run="pack.run")
+    sub.set_defaults(run="handover.pack.run")
 
     sub = add("submit", "Look through a job folder and hand it over to a spool, sealed and in one step.")
     sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--name", metavar="NAME", help="the job's name, if it is not to be the folder's")
     sub.add_argument("--wait", action="store_true", help="wait for the job's end; exit 0 if everybody was sent to")
-    sub.set_defaults(run="submit.run")
+    sub.set_defaults(run="handover.submit.run")
 
     # For the help; what follows it is not read here.
     add("sendmail", "Take a message from standard input, with sendmail's options and exit codes.")
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("job", metavar="JOB", nargs="?", help="a job's name, or its folder")
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.add_argument("--watch", action="store_true", help="show it again every second until Ctrl-C")
-    sub.set_defaults(run="status.run")
+    sub.set_defaults(run="status.status.run")
 
     sub = add("plan", "Show when a job would start, pause and end under its windows and rates.")
     sub.add_argument("job", metavar="JOB|JOBDIR", help="a job in the spool, or a folder that is not there yet")
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--state", metavar="STATE[,STATE…]", required=True, help=", ".join(STATES))
     sub.add_argument("--name", metavar="NAME", help="the new job's name; else JOB-resend")
     sub.add_argument("--allow-duplicate", action="store_true", help="even if the very same was resent before")
-    sub.set_defaults(run="resend.run")
+    sub.set_defaults(run="handover.resend.run")
 
     sub = add("dsn", "Write RFC 3464 delivery-status files for a job's failed, expired and delayed recipients.")
     sub.add_argument("job", metavar="JOB")
@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "shell", choices=[*SHELLS, "jobs"], help="the shell; `jobs` prints the names that the scripts ask for"
     )
-    sub.set_defaults(run="completion.run")
+    sub.set_defaults(run="reference.completion.run")
     return top
 
 

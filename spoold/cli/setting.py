@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from spoold.core.completeness import IntakePolicy
-from spoold.core.field import (
+from spoold.core.document.field import (
     AddressField,
     DomainRates,
     Duration,
@@ -21,12 +21,12 @@ from spoold.core.field import (
     WindowsField,
     ZoneField,
 )
-from spoold.core.form import Section, key
-from spoold.core.pattern import KEEP
+from spoold.core.document.form import Section, key
+from spoold.core.document.pattern import KEEP
 from spoold.core.problem import shown
 from spoold.core.quantity import DURATION_FORM, parse_duration
-from spoold.core.retry import DEFAULT
-from spoold.core.schedule import Windows
+from spoold.core.schedule.retry import DEFAULT
+from spoold.core.schedule.schedule import Windows
 from spoold.smtp.relay import Timeouts
 
 

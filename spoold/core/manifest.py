@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Discriminator, Tag, WithJsonSchema
 
-from spoold.core.document import Document, DocumentError, load
-from spoold.core.field import (
+from spoold.core.document.document import Document, DocumentError, load
+from spoold.core.document.field import (
     DomainRates,
     DurationOrMoment,
     Moment,
@@ -27,12 +27,12 @@ from spoold.core.field import (
     WindowsField,
     ZoneField,
 )
-from spoold.core.form import Read, Section, key, validate
-from spoold.core.pattern import PATH
+from spoold.core.document.form import Read, Section, key, validate
+from spoold.core.document.pattern import PATH
 from spoold.core.problem import Problem, printable
-from spoold.core.rate import Rate
-from spoold.core.retry import RetryPolicy
-from spoold.core.schedule import Windows
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.schedule.schedule import Windows
 from spoold.core.state import OnUncertain
 
 DEFAULT_MESSAGE = "message.eml"

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
 from spoold.core.outcome import Outcome, Result
-from spoold.core.retry import RetryPolicy, next_attempt
+from spoold.core.schedule.retry import RetryPolicy, next_attempt
 
 #: How long an *uncertain* recipient rests before it is sent again (CONTRACT §6), seconds.
 UNCERTAIN_REST = 900.0

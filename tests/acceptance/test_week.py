@@ -15,25 +15,25 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Defaults
-from spoold.agent.delivery import Delivery
-from spoold.agent.dispatcher import Dispatcher
-from spoold.agent.limiter import Limiter, Limits
-from spoold.agent.live import LiveJob
-from spoold.agent.tally import Tally
 from spoold.agent.terms import terms_of
 from spoold.core.manifest import parse_manifest
-from spoold.core.message import MessageFacts
+from spoold.core.message.message import MessageFacts
 from spoold.core.outcome import Command, Reply, Result, read_reply
-from spoold.core.rate import Rate
-from spoold.core.retry import DEFAULT
-from spoold.core.schedule import Windows
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.retry import DEFAULT
+from spoold.core.schedule.schedule import Windows
 from spoold.core.state import JobState, Standing, after_outcome
+from spoold.delivery.delivery import Delivery
+from spoold.delivery.dispatcher import Dispatcher
+from spoold.delivery.limiter import Limiter, Limits
+from spoold.delivery.live import LiveJob
 from spoold.smtp.relay import Relay, Security
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
 from spoold.storage.record import Admitted, DueRecipient, NewMessage, NewRecipient, Record
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store
+from spoold.tally import Tally
 
 CASE = Path(__file__).parent / "01-week"
 ZONE = ZoneInfo("Europe/Vienna")

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import trustme
 
-from spoold.cli.finding import Findings
-from spoold.cli.premises import check_staging
+from spoold.cli.check.finding import Findings
+from spoold.cli.check.premises import check_staging
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 from tests.servers.agent import Agent, wait_for

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from spoold import __version__
-from spoold.agent.event import EVENTS
+from spoold.event import EVENTS
 from tests.servers.agent import Agent, wait_for, wait_replaced
 from tests.servers.relay import Delay, Hang, Relay, Reply, Rule
 

@@ -70,7 +70,7 @@ class Log:
 def capture(monkeypatch: pytest.MonkeyPatch) -> Log:
     """The log of every agent in this process for the length of the test."""
     log = Log()
-    monkeypatch.setattr("spoold.agent.event._logger", log)
+    monkeypatch.setattr("spoold.event._logger", log)
     return log
 
 

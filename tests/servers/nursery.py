@@ -127,7 +127,7 @@ if __name__ == "__main__":
     import spoold.cli.config
     import spoold.cli.log
     import spoold.cli.run
-    import spoold.cli.status
+    import spoold.cli.status.status
     import spoold.failpoint
     from spoold.cli.main import entry
 

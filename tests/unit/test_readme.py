@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.agent.event import EVENTS
+from spoold.event import EVENTS
 from spoold.failpoint import NAMES
 
 ROOT = Path(__file__).parent.parent.parent

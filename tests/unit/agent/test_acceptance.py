@@ -7,16 +7,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from spoold.agent import acceptance
-from spoold.agent.acceptance import Acceptance, Accepted, Prepared, is_large
-from spoold.agent.allowance import BOUNDLESS
 from spoold.agent.configuration import Defaults, Settings
-from spoold.agent.inbox import Seen
-from spoold.agent.taking import Taken
 from spoold.core.completeness import IntakePolicy, Rule, Verdict
-from spoold.core.retry import DEFAULT
-from spoold.core.schedule import Windows
+from spoold.core.schedule.retry import DEFAULT
+from spoold.core.schedule.schedule import Windows
 from spoold.core.state import JobState, RecipientState
+from spoold.intake import acceptance
+from spoold.intake.acceptance import Acceptance, Accepted, Prepared, is_large
+from spoold.intake.allowance import BOUNDLESS
+from spoold.intake.inbox import Seen
+from spoold.intake.taking import Taken
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database
 from spoold.storage.files import Files
@@ -101,9 +101,9 @@ def test_job_is_the_same_whole_in_chunks_and_from_a_process_of_its_own(
     found = []
     for name in ("whole", "chunks", "apart"):
         if name == "whole":
-            monkeypatch.setattr("spoold.agent.examination._CHUNK", 10_000)
+            monkeypatch.setattr("spoold.intake.examination._CHUNK", 10_000)
         elif name == "chunks":
-            monkeypatch.setattr("spoold.agent.examination._CHUNK", 100)
+            monkeypatch.setattr("spoold.intake.examination._CHUNK", 100)
         else:
             monkeypatch.setattr(acceptance, "_HUGE_LIST", 10)
         prepared = desk.prepare(name, _job())
@@ -141,7 +141,7 @@ def test_small_jobs_share_one_commit_and_the_second_of_two_twins_is_rejected(des
 def test_large_twin_that_was_taken_meanwhile_is_rejected_and_leaves_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spoold.agent.examination._CHUNK", 100)
+    monkeypatch.setattr("spoold.intake.examination._CHUNK", 100)
     batch = [desk.prepare("one", _job(), digest=b"same"), desk.prepare("two", _job(), digest=b"same")]
     one, two = desk.acceptance.accept(batch)
     assert (one.state, two.state) == (JobState.SENDING, JobState.REJECTED)
@@ -150,7 +150,7 @@ def test_large_twin_that_was_taken_meanwhile_is_rejected_and_leaves_nothing(
 
 def test_process_that_ends_early_is_an_error_and_leaves_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptance, "_HUGE_LIST", 10)
-    monkeypatch.setattr("spoold.agent.examiner._PROGRAM", "import os; os._exit(3)")
+    monkeypatch.setattr("spoold.intake.examiner._PROGRAM", "import os; os._exit(3)")
     with pytest.raises(OSError, match="ended early"):
         desk.prepare("job", _job())
     with desk.database.reading() as reader:
@@ -159,7 +159,7 @@ def test_process_that_ends_early_is_an_error_and_leaves_nothing(desk: Desk, monk
 
 def test_what_goes_wrong_in_the_process_is_told_in_its_words(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptance, "_HUGE_LIST", 10)
-    monkeypatch.setattr("spoold.agent.examiner.pack", lambda _: b"[]")
+    monkeypatch.setattr("spoold.intake.examiner.pack", lambda _: b"[]")
     with pytest.raises(RuntimeError, match="TypeError"):
         desk.prepare("job", _job())
 

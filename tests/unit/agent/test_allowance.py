@@ -2,7 +2,7 @@
 
 import pytest
 
-from spoold.agent.allowance import Allowance, OvertimeError
+from spoold.intake.allowance import Allowance, OvertimeError
 
 
 class Clock:

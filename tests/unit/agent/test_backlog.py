@@ -6,10 +6,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.agent.backlog import LANE, Backlog
-from spoold.agent.limiter import Limiter, Limits
-from spoold.core.rate import Rate
+from spoold.core.schedule.rate import Rate
 from spoold.core.state import RecipientState
+from spoold.delivery.backlog import LANE, Backlog
+from spoold.delivery.limiter import Limiter, Limits
 from spoold.storage.record import DueRecipient, Message
 
 NOW = 1_800_000_000.0

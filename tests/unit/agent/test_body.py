@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spoold.agent.body import WHOLE, BodyReader
-from spoold.core.message import scan
+from spoold.core.message.message import scan
+from spoold.delivery.body import WHOLE, BodyReader
 from spoold.smtp.session import BodyError
 from spoold.storage.files import Entry, Files
 from spoold.storage.record import Message

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 import spoold
-from spoold.agent.event import EVENTS, log
+from spoold.event import EVENTS, log
 
 SOURCE = Path(spoold.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "critical"}
@@ -39,7 +39,7 @@ def test_every_event_in_the_list_is_logged_somewhere() -> None:
 
 def test_nothing_is_logged_past_the_list() -> None:
     for path in SOURCE.rglob("*.py"):
-        if path != SOURCE / "agent" / "event.py":
+        if path != SOURCE / "event.py":
             text = path.read_text()
             assert "get_logger" not in text, path
             assert "traceback.print" not in text, path
@@ -68,8 +68,6 @@ def test_unknown_event_is_refused() -> None:
 
 
 def test_the_agent_does_without_rich_and_whoever_wants_it_still_has_it() -> None:
-    program = (
-        "import sys, spoold.agent.event; assert 'rich' not in sys.modules; import rich.table; print(rich.__name__)"
-    )
+    program = "import sys, spoold.event; assert 'rich' not in sys.modules; import rich.table; print(rich.__name__)"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout == "rich\n"

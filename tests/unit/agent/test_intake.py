@@ -7,8 +7,8 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Defaults, Settings
-from spoold.agent.intake import Intake
 from spoold.core.completeness import IntakePolicy
+from spoold.intake.intake import Intake
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 

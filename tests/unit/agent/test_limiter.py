@@ -1,7 +1,7 @@
 """The rates that bind: all that apply must permit, and what was used up survives."""
 
-from spoold.agent.limiter import Limiter, Limits, room
-from spoold.core.rate import Rate
+from spoold.core.schedule.rate import Rate
+from spoold.delivery.limiter import Limiter, Limits, room
 
 NOW = 1_800_000_000.0
 

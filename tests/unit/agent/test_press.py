@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from spoold.agent.press import Press
 from spoold.core.state import RecipientState
+from spoold.report.press import Press
 from spoold.report.status import Status
 from spoold.storage.database import Database
 from spoold.storage.files import Files

@@ -5,8 +5,8 @@ import contextlib
 import time
 from typing import cast
 
-from spoold.agent.projector import Projector
-from spoold.agent.reporter import LONG_AGO, Paper, Reporter
+from spoold.report.projector import Projector
+from spoold.report.reporter import LONG_AGO, Paper, Reporter
 
 
 class Asked(contextlib.nullcontext[None]):

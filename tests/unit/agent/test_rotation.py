@@ -4,8 +4,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-from spoold.agent.rotation import Rotation
 from spoold.core.manifest import Priority
+from spoold.delivery.rotation import Rotation
 
 
 def job(name: str, priority: Priority = Priority.NORMAL) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spoold.agent.allowance import Allowance, OvertimeError
-from spoold.agent.taking import (
+from spoold.intake.allowance import Allowance, OvertimeError
+from spoold.intake.taking import (
     ChangedError,
     Taken,
     claim,

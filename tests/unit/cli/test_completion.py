@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spoold.cli import completion
 from spoold.cli.main import main
 from spoold.cli.parser import SHELLS, parser
+from spoold.cli.reference import completion
 from spoold.storage.spooldir import Spool
 from tests import generated
 

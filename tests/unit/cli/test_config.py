@@ -8,7 +8,7 @@ import pytest
 
 from spoold.cli.config import Config, ConfigError, find, read
 from spoold.core.quantity import parse_duration
-from spoold.core.rate import parse_rate
+from spoold.core.schedule.rate import parse_rate
 from spoold.smtp.relay import SecretError, Security
 
 MINIMAL = "spool: .\nrelays: {default: {host: localhost}}\n"

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from spoold.agent.event import log
+from spoold.event import log
 from spoold.cli.config import LogSettings
 from spoold.cli.log import configure
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from spoold.cli import main as command
-from spoold.cli import status
+from spoold.cli.status import status
 
 
 async def _fail(text: str) -> None:

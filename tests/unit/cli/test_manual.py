@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from spoold.cli import completion, schema
 from spoold.cli.parser import SHELLS, parser
+from spoold.cli.reference import completion, schema
 from tests import generated
 
 ROOT = generated.ROOT

@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from spoold.cli.overview import overview
-from spoold.cli.view import Agent
+from spoold.cli.status.overview import overview
+from spoold.cli.status.view import Agent
 
 
 @pytest.mark.parametrize(("state", "to_send"), [("waiting", "3"), ("cancelled", "0")])

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from spoold.cli import schema
 from spoold.cli.main import main
-from spoold.core.document import Document, DocumentError, load
-from spoold.core.form import Section, validate
+from spoold.cli.reference import schema
+from spoold.core.document.document import Document, DocumentError, load
+from spoold.core.document.form import Section, validate
 from spoold.core.manifest import parse_manifest
 from tests import generated
 from tests.fuzz.target import flow

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.address import Address, AddressError, parse_address
+from spoold.core.recipient.address import Address, AddressError, parse_address
 
 LONG_DOMAIN = ".".join(["d" * 60] * 3) + ".d"
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from spoold.core.document import MAX_BYTES, Document, DocumentError, load
-from spoold.core.field import AddressField, Duration, RetryField, Size, WindowsField
-from spoold.core.form import Section, validate
+from spoold.core.document.document import MAX_BYTES, Document, DocumentError, load
+from spoold.core.document.field import AddressField, Duration, RetryField, Size, WindowsField
+from spoold.core.document.form import Section, validate
 from spoold.core.problem import Problem, printable, shown
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoold.agent.limiter import Limiter, Limits
-from spoold.core.forecast import Forecast, Lane, Load, Pause, forecast
-from spoold.core.planner import JobSnapshot, Schedule, may_send, wakes_at
-from spoold.core.rate import Rate
-from spoold.core.schedule import parse_windows
+from spoold.core.schedule.forecast import Forecast, Lane, Load, Pause, forecast
+from spoold.core.schedule.planner import JobSnapshot, Schedule, may_send, wakes_at
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.schedule import parse_windows
+from spoold.delivery.limiter import Limiter, Limits
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
 HOUR = 3600.0

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from spoold.core.header import addresses, header_fields, recipients_of
+from spoold.core.message.header import addresses, header_fields, recipients_of
 
 LISTS = {
     'Ada <ada@x.y>, bob@x.y (Bob, the), "C, D" <c@d.e>': ["ada@x.y", "bob@x.y", "c@d.e"],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.document import DocumentError
+from spoold.core.document.document import DocumentError
 from spoold.core.manifest import (
     Expect,
     InlineRecipient,
@@ -17,9 +17,9 @@ from spoold.core.manifest import (
     check_path,
     parse_manifest,
 )
-from spoold.core.rate import Rate
-from spoold.core.retry import RetryPolicy
-from spoold.core.schedule import Windows, parse_windows
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.schedule.schedule import Windows, parse_windows
 from spoold.core.state import OnUncertain
 
 FULL = b"""\

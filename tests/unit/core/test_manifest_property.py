@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoold.core.composer import Value
+from spoold.core.document.composer import Value
 from spoold.core.manifest import Expect, parse_manifest
-from spoold.core.rate import Rate
-from spoold.core.retry import RetryPolicy
-from spoold.core.schedule import Windows, parse_windows
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.schedule.schedule import Windows, parse_windows
 from tests.fuzz import target
 
 KEYS = (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.message import HEADER_LIMIT, LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
+from spoold.core.message.message import HEADER_LIMIT, LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "messages"
 NAME = "messages/1.eml"

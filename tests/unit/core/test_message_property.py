@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spoold.core.message import MessageError, MessageFacts, prepare, scan, stuff, wire
+from spoold.core.message.message import MessageError, MessageFacts, prepare, scan, stuff, wire
 from tests.fuzz import target
 from tests.fuzz.reader import END_OF_DATA, ends_of_data, joined, pieces, receive
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.document import load
-from spoold.core.notation import manifest_text
+from spoold.core.document.document import load
+from spoold.core.document.notation import manifest_text
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _VALUES = st.recursive(

@@ -1,6 +1,6 @@
 """The envelope at the beginning of a file."""
 
-from spoold.core.pickup import ENVELOPE_LIMIT, read_pickup
+from spoold.core.message.pickup import ENVELOPE_LIMIT, read_pickup
 
 
 def test_envelope_ends_where_the_message_begins() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.planner import JobSnapshot, Schedule, may_send, moment, standing, wakes_at
-from spoold.core.schedule import is_open, parse_windows
+from spoold.core.schedule.planner import JobSnapshot, Schedule, may_send, moment, standing, wakes_at
+from spoold.core.schedule.schedule import is_open, parse_windows
 from spoold.core.state import JobState, Standing
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()  # a Tuesday

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.rate import Rate, advance, parse_rate, permit_at
+from spoold.core.schedule.rate import Rate, advance, parse_rate, permit_at
 
 rates = st.builds(Rate, st.integers(1, 50), st.sampled_from([1.0, 60.0, 900.0, 3600.0, 86400.0]))
 gaps = st.lists(st.floats(0, 200, allow_nan=False), min_size=1, max_size=200)

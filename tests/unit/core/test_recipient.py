@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.recipient import ROW_LIMIT, RecipientsError, Row, read_csv, read_txt
+from spoold.core.recipient.recipient import ROW_LIMIT, RecipientsError, Row, read_csv, read_txt
 
 NAME = "recipients.csv"
 Reader = Callable[[Iterable[bytes], str], Iterator[Row]]

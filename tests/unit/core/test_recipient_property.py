@@ -6,7 +6,7 @@ import io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoold.core.recipient import read_csv
+from spoold.core.recipient.recipient import read_csv
 from tests.fuzz import target
 
 PIECES = [

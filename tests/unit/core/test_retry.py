@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.retry import DEFAULT, RetryPolicy, next_attempt
+from spoold.core.schedule.retry import DEFAULT, RetryPolicy, next_attempt
 
 START = 1_800_000_000.0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.schedule import Windows, is_open, next_close, next_open, parse_windows, parse_zone
+from spoold.core.schedule.schedule import Windows, is_open, next_close, next_open, parse_windows, parse_zone
 
 VIENNA = ZoneInfo("Europe/Vienna")  # 2026: forward 29 March 02:00, back 25 October 03:00; one hour
 NEW_YORK = ZoneInfo("America/New_York")  # forward 8 March 02:00, back 1 November 02:00; one hour

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spoold.core.field import parse_moment
+from spoold.core.document.field import parse_moment
 from spoold.core.quantity import parse_duration, parse_size
-from spoold.core.rate import parse_rate
-from spoold.core.schedule import Windows, parse_windows
+from spoold.core.schedule.rate import parse_rate
+from spoold.core.schedule.schedule import Windows, parse_windows
 from tests.fuzz import target
 
 ZONES = ["Europe/Vienna", "America/St_Johns", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tehran", "UTC"]

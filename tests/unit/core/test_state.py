@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.core.outcome import Command, Outcome, Reply, Result, failed, lost, read_reply, returned, unknown
-from spoold.core.retry import DEFAULT, RetryPolicy
+from spoold.core.schedule.retry import DEFAULT, RetryPolicy
 from spoold.core.state import (
     UNCERTAIN_REST,
     JobState,

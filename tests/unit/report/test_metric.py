@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from spoold.agent.tally import Limit, Tally
 from spoold.core.state import JobState, RecipientState
 from spoold.report.agent import AgentState, JobsState, RelayState
 from spoold.report.metric import Now, Queue, metrics
+from spoold.tally import Limit, Tally
 
 README = Path(__file__).parent.parent.parent.parent / "README.md"
 

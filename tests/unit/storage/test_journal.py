@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spoold.core.outcome import Outcome, Result, returned
-from spoold.core.retry import RetryPolicy
+from spoold.core.schedule.retry import RetryPolicy
 from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger

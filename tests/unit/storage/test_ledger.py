@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from spoold.core.outcome import Outcome, Result, failed
-from spoold.core.retry import DEFAULT
+from spoold.core.schedule.retry import DEFAULT
 from spoold.core.state import OnUncertain, RecipientState, after_outcome
 from spoold.storage.database import Database
 from spoold.storage.ledger import LAST, Ledger, Wording

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from spoold.core.outcome import Outcome, Result, deferred, failed, returned, unknown
-from spoold.core.retry import RetryPolicy
+from spoold.core.schedule.retry import RetryPolicy
 from spoold.core.state import JobState, OnUncertain, RecipientState, Standing, after_outcome
 from spoold.storage.database import Database
 from spoold.storage.ledger import Ledger

@@ -1,0 +1,249 @@
+"""`spoold validate` and `spoold seal`: a job folder before it is uploaded."""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from spoold.agent.configuration import Configuration, Defaults
+from spoold.agent.terms import timing_errors
+from spoold.cli import config
+from spoold.cli.command import UsageError
+from spoold.cli.handover.progress import Told, Unit, progress
+from spoold.core.completeness import (
+    MANIFEST,
+    MAX_DEPTH,
+    REPORT,
+    SEAL,
+    IntakePolicy,
+    format_seal,
+    is_content,
+    is_hidden,
+    parse_seal,
+)
+from spoold.core.document.document import DocumentError
+from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.message.message import MessageFacts
+from spoold.core.problem import printable
+from spoold.core.schedule.retry import DEFAULT
+from spoold.core.schedule.schedule import Windows
+from spoold.intake.examination import Examination
+from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
+from spoold.storage.record import NewRecipient
+from spoold.storage.spooldir import valid_name
+
+_MANIFEST_LIMIT = 64 * 1024 + 1
+_SEAL_LIMIT = 256 * 1024 * 1024
+
+
+class _NoSink:
+    """Keeps nothing: only the problems are wanted."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+        self.seen: set[int] = set()
+        self.repeated = 0
+
+    def add_message(self, path: str, facts: MessageFacts | None) -> int:
+        self._messages += 1
+        return self._messages
+
+    def add_recipients(self, recipients: list[NewRecipient]) -> None:
+        for recipient in recipients:
+            key = hash((recipient.address, recipient.message))
+            self.repeated += key in self.seen
+            self.seen.add(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What intake would say of a folder: `problems` reject it, `failures` are recipients that would fail alone."""
+
+    problems: tuple[str, ...]
+    failures: tuple[str, ...]
+    summary: str
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
+    found = inspect(options, options.jobdir, Path(options.jobdir).resolve().name)
+    for problem in (*found.problems, *found.failures):
+        print(problem, file=sys.stderr)
+    if found.problems:
+        print(f"{options.jobdir}: would not be sent")
+    elif found.failures:
+        print(f"{options.jobdir}: would be sent but for the recipients above: {found.summary}")
+    else:
+        print(f"{options.jobdir}: good: {found.summary}")
+    return int(bool(found.problems or found.failures))
+
+
+def inspect(options: argparse.Namespace, folder: str, name: str) -> Inspection:
+    """Look through a job folder that is to become the job `name`; notes go to standard output. Raises UsageError."""
+    files = Files()
+    problems: list[str] = []
+    with files.closing(open_folder(files, folder)) as root:
+        if not valid_name(name):
+            problems.append(
+                f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -, at most 100"
+            )
+        agent = _agent(options)
+        entries = entries_of(files, root)
+        manifest = read_job(files, root, entries, problems)
+        summary = ""
+        failures: list[str] = []
+        if manifest is not None:
+            problems += timing_errors(manifest.timing, agent.defaults, time.time())
+            summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
+        problems += _check_seal(files, root, entries)
+    return Inspection(tuple(problems), tuple(failures), summary)
+
+
+def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
+    """The manifest, None if it is wrong; `problems` gets why."""
+    entry = entries.get(MANIFEST)
+    if entry is None or entry.kind is not Kind.FILE:
+        problems.append(f"{MANIFEST}: is {'missing' if entry is None else entry.kind.value}; expected a plain file")
+        return None
+    try:
+        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT))
+    except DocumentError as error:
+        problems.extend(str(problem) for problem in error.problems)
+        return None
+
+
+def _examine(
+    files: Files,
+    root: int,
+    entries: dict[str, Entry],
+    manifest: Manifest,
+    policy: IntakePolicy,
+    problems: list[str],
+) -> tuple[str, list[str]]:
+    """(a summary, the recipients that would fail alone, a line each); `problems` gets what rejects the job."""
+    sink = _NoSink()
+    now = datetime.fromtimestamp(time.time(), UTC)
+    examination = Examination(files, root, entries, manifest, policy, sink, date=now, token="validate")  # noqa: S106
+    with progress("Recipients", Unit.RECIPIENTS) as told:
+        findings = examination.run(lambda done: told(done, manifest.expect.recipients))
+    problems.extend(findings.errors)
+    failures: list[str] = []
+    if not manifest.strict:
+        failures = list(findings.failures)
+        if findings.failed > len(failures):
+            failures.append(f"… and {findings.failed - len(failures)} more bad recipients")
+    for word, wanted, found in (
+        ("recipients", manifest.expect.recipients, findings.recipients),
+        ("messages", manifest.expect.messages, findings.messages),
+    ):
+        if wanted is not None and wanted != found and not findings.errors:
+            problems.append(f"{MANIFEST}: expect: {wanted} {word}; there are {found}")
+    for warning in findings.warnings:
+        print(f"note: {warning}")
+    if sink.repeated:
+        print(f"note: {sink.repeated} recipient(s) stand twice with the same message and would be sent it once")
+    return f"{findings.recipients} recipient(s), {findings.messages} message(s)", failures
+
+
+def _agent(options: argparse.Namespace) -> Configuration:
+    """This machine's agent's limits, if it has one; a folder can be looked through without."""
+    try:
+        return config.read(config.find(options.config)).agent
+    except config.ConfigError:
+        if options.config is not None:
+            raise
+        defaults = Defaults(ZoneInfo("UTC"), DEFAULT, Windows.always())
+        return Configuration({}, defaults, IntakePolicy(), keep_done=None)
+
+
+def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]:
+    if SEAL not in entries:
+        return []
+    seal = parse_seal(files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape"))
+    if seal.problem is not None:
+        return [f"{SEAL}: not valid: needs {seal.problem}"]
+    problems = []
+    with progress("Seal", Unit.BYTES) as told:
+        hashes = hash_all(files, root, {name: entries[name] for name in seal.hashes if name in entries}, told)
+    for name, expected in sorted(seal.hashes.items()):
+        if name not in hashes:
+            problems.append(f"{SEAL}: lists {printable(name)}, which is missing")
+        elif hashes[name] != expected:
+            problems.append(f"{SEAL}: {printable(name)} was changed since it was sealed; seal it again")
+    problems += [
+        f"{SEAL}: {printable(name)} is not in it; seal the folder again"
+        for name in sorted(sealable(entries).keys() - seal.hashes.keys())
+    ]
+    return problems
+
+
+def seal(options: argparse.Namespace) -> int:
+    """Write SHA256SUMS; 1 if the folder holds something that cannot be sealed."""
+    files = Files()
+    root = open_folder(files, options.jobdir)
+    entries = entries_of(files, root)
+    wrong = [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]
+    for entry in wrong:
+        print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
+    if wrong:
+        return 1
+    with progress("Sealing", Unit.BYTES) as told:
+        hashes = hash_all(files, root, sealable(entries), told)
+    files.replace(root, SEAL, [format_seal(hashes).encode(errors="surrogateescape")], durable=True)
+    print(f"{options.jobdir}: sealed, {len(hashes)} file(s)")
+    return 0
+
+
+def open_folder(files: Files, path: str) -> int:
+    """A descriptor of a job folder. Raises UsageError."""
+    try:
+        return files.open_directory(None, os.path.realpath(path))
+    except NotADirectoryError:
+        raise UsageError(f"{path}: is no folder; a job is a folder with a job.yaml") from None
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such folder") from None
+
+
+def entries_of(files: Files, root: int) -> dict[str, Entry]:
+    """What is in a job folder, by name. Raises UsageError where that is too much."""
+    try:
+        with progress("Looking for files", Unit.FILES):
+            found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
+    except TreeTooLargeError as error:
+        raise UsageError(str(error)) from None
+    return {entry.name: entry for entry in found}
+
+
+def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """The files that a seal lists."""
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if entry.kind is Kind.FILE and is_content(name) and not is_hidden(name)
+    }
+
+
+def hash_all(files: Files, root: int, entries: dict[str, Entry], told: Told) -> dict[str, str]:
+    """The SHA-256 of each plain file among `entries`, in hexadecimal; `told` hears of the bytes."""
+    plain = {name: entry for name, entry in entries.items() if entry.kind is Kind.FILE}
+    total = sum(entry.size for entry in plain.values())
+    hashes: dict[str, str] = {}
+    done = 0
+    for name, entry in plain.items():
+        hashes[name] = hash_of(files, root, entry)
+        done += entry.size
+        told(done, total)
+    return hashes
+
+
+def hash_of(files: Files, root: int, entry: Entry) -> str:
+    """A file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in files.chunks(root, entry.path):
+        digest.update(chunk)
+    return digest.hexdigest()

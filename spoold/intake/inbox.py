@@ -1,0 +1,318 @@
+"""What stands in new/: looks at each upload, remembers what was seen, and says when it is complete.
+
+For one thread at a time per upload. Hashes, counts and the parsed manifest are kept as long as the files stay as they
+are, so that looking again is cheap.
+"""
+
+import contextlib
+import functools
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import tzinfo
+
+from spoold.core.completeness import (
+    MANIFEST,
+    MAX_DEPTH,
+    REPORT,
+    SEAL,
+    IntakePolicy,
+    Look,
+    Rule,
+    Verdict,
+    judge,
+    parse_seal,
+    recipients_file,
+)
+from spoold.core.document.document import DocumentError
+from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
+from spoold.core.problem import printable
+from spoold.core.recipient.address import AddressError, parse_address
+from spoold.core.recipient.recipient import RecipientsError, Row, read_csv, read_txt
+from spoold.event import log
+from spoold.intake.allowance import Allowance, OvertimeError
+from spoold.intake.taking import hash_of
+from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree, TreeTooLargeError
+
+#: Bytes of an upload that others do not wait for while they are read.
+LARGE_READING = 64 * 1024 * 1024
+_MANIFEST_LIMIT = 64 * 1024 + 1
+_SEAL_LIMIT = 256 * 1024 * 1024
+
+Identity = tuple[int, int, int, int]
+
+
+class LargeReadingError(Exception):
+    """Much has to be read to say whether the upload is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Recipients, message files that they get, and whether one has no message of its own; None where unknown."""
+
+    recipients: int | None = None
+    messages: int | None = None
+    needs_shared: bool = False
+
+
+@dataclass(slots=True)
+class Upload:
+    """One folder in new/, and what is known of it. Moments are monotonic seconds."""
+
+    name: str
+    first_seen: float
+    changed_at: float
+    renamed_in: bool = False
+    look_at: float = 0.0
+    waits_for: str | None = None
+    """As status.json shows it."""
+    busy: bool = False
+    looked: bool = False
+    tree: int = 0
+    problem: str | None = None
+    finish: Callable[[], None] | None = None
+    """What is left to do of an upload that has become a job."""
+    hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
+    counts: tuple[int, _Counts] | None = None
+    unread: tuple[tuple[int, int], frozenset[str]] | None = None
+    owner: int = 0
+    """The folder's uid, once looked at."""
+    patient: bool = False
+    """Whether it is read in nobody's way: else a large reading raises LargeReadingError."""
+    allowance: Allowance = field(default_factory=Allowance)
+
+    def tell(self, problem: str) -> None:
+        """Say what is wrong, in status.json and once in the log."""
+        if self.waits_for != problem:
+            log("upload.problem", upload=printable(self.name), problem=problem)
+        self.waits_for = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look's result: the verdict, and what it was passed on."""
+
+    verdict: Verdict
+    entries: dict[str, Entry]
+    owner: int
+    folder: int
+    """The folder's inode."""
+    unread: frozenset[str] = frozenset()
+    """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
+
+
+class Inbox:
+    """Looks at uploads. `zone` is the agent's; `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+
+    def __init__(
+        self,
+        files: Files,
+        policy: IntakePolicy,
+        zone: tzinfo,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._files = files
+        self.policy = policy
+        self.zone = zone
+        self._clock = clock
+        self._monotonic = monotonic
+
+    def look(self, root: int, upload: Upload) -> Seen:
+        """Look at the upload whose folder is `root`. Raises OSError where that cannot be read, and LargeReadingError."""
+        now = self._monotonic()
+        folder = os.fstat(root)
+        upload.owner = folder.st_uid
+        try:
+            found = self._files.walk(
+                root,
+                max_entries=self.policy.max_recipients + 1000,
+                max_depth=MAX_DEPTH,
+                skip=frozenset({REPORT}),
+            )
+        except TreeTooLargeError as error:
+            return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
+        entries = {entry.name: entry for entry in found}
+        # In whatever order they come.
+        tree = functools.reduce(operator.xor, (hash((entry.name, _identity(entry))) for entry in found), len(found))
+        if tree != upload.tree or not upload.looked:
+            # At the first look the files' own times say how long they have been at rest; rsync cannot set those back.
+            at_rest = 0.0
+            if not upload.looked and found:
+                at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
+            upload.changed_at = now - at_rest
+            upload.tree, upload.looked = tree, True
+            upload.allowance = Allowance(self._monotonic)
+        unread = frozenset[str]()
+        try:
+            with upload.allowance.within(self.policy.max_time):
+                facts = self._facts(root, upload, entries, now)
+                verdict = judge(facts, self.policy)
+                if verdict.rule is not None and facts.manifest is not None:
+                    unread = self._unread(root, upload, entries, facts.manifest)
+        except OvertimeError as error:
+            verdict = Verdict(Rule.STALE, errors=(str(error),))
+        return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
+
+    def _large(self, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
+        """The files that are larger than a message may be, other than those that are read as something else."""
+        limit, others = self.policy.max_message, (MANIFEST, SEAL, recipients_file(manifest, entries.keys()))
+        return frozenset(
+            name
+            for name, entry in entries.items()
+            if entry.size > limit and entry.kind is Kind.FILE and name not in others
+        )
+
+    def _unread(self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
+        """The messages that are larger than `max_message` and that some recipient would get."""
+        key = (upload.tree, self.policy.max_message)
+        if upload.unread is not None and upload.unread[0] == key:
+            return upload.unread[1]
+        large, found = self._large(entries, manifest), set[str]()
+        # What is wrong with a list is told when the upload is taken.
+        with contextlib.suppress(RecipientsError, NotRegularError, OSError):
+            source = recipients_file(manifest, entries.keys())
+            for row in self._rows(root, upload, entries, manifest, source) if large else ():
+                path = row.message or manifest.message
+                if path in large and path not in found:
+                    with contextlib.suppress(AddressError):
+                        parse_address(row.address)
+                        found.add(path)
+                if len(found) == len(large):
+                    break
+        upload.unread = (key, frozenset(found))
+        return upload.unread[1]
+
+    def _too_large(self, upload: Upload, now: float, problem: str) -> Verdict:
+        if upload.problem != problem:
+            upload.problem, upload.changed_at = problem, now
+        look = Look({}, {}, manifest_problem=problem, unchanged_for=now - upload.changed_at)
+        verdict = judge(look, self.policy)
+        return Verdict(verdict.rule, f"fewer files: it has {problem}", self.policy.stale, verdict.errors)
+
+    def _facts(self, root: int, upload: Upload, entries: dict[str, Entry], now: float) -> Look:
+        files = {name: entry.mtime_ns // 10**9 for name, entry in entries.items() if entry.kind is Kind.FILE}
+        directories = frozenset(name for name, entry in entries.items() if entry.kind is Kind.DIRECTORY)
+        specials = {
+            name: entry.kind.value for name, entry in entries.items() if name not in files and name not in directories
+        }
+        manifest, problem, incomplete = read_manifest(self._files, root, entries, self.zone)
+        seal, wrong = None, frozenset[str]()
+        if SEAL in files:
+            text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
+            seal = parse_seal(text)
+            if seal.problem is None and seal.hashes.keys() <= files.keys():
+                wrong = self._wrong(root, upload, entries, seal.hashes, manifest)
+        newline, counts = True, _Counts()
+        source = recipients_file(manifest, entries.keys()) if manifest is not None else None
+        if source and source in files:
+            newline = self._ends_in_newline(root, entries[source])
+        if manifest is not None and (manifest.expect != Expect() or manifest.message not in entries):
+            counts = self._count(root, upload, entries, manifest, source)
+        return Look(
+            files, specials, directories, manifest, problem, incomplete, seal, wrong, newline, counts.recipients, counts.messages,
+            counts.needs_shared, upload.renamed_in, now - upload.changed_at,
+        )  # fmt: skip
+
+    def _wrong(
+        self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str], manifest: Manifest | None
+    ) -> frozenset[str]:
+        """The sealed files whose hashes differ; hashes each file again only when it has changed.
+
+        What is too large comes last: once the list is known to be whole it says whether that is a message, which is
+        refused by its size, whatever is in it.
+        """
+        large = frozenset[str]() if manifest is None else self._large(entries, manifest)
+        wrong = self._differing(root, upload, entries, {name: wanted[name] for name in wanted.keys() - large})
+        if wrong or manifest is None or not large:
+            return wrong
+        left = large - self._unread(root, upload, entries, manifest)
+        return self._differing(root, upload, entries, {name: wanted[name] for name in wanted.keys() & left})
+
+    def _differing(
+        self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str]
+    ) -> frozenset[str]:
+        hashes = upload.hashes
+        new = [name for name in wanted if name not in hashes or hashes[name][0] != _identity(entries[name])]
+        self._check(upload, [entries[name] for name in new])
+        with Tree(self._files, root) as tree:
+            for name in new:
+                digest = hash_of(upload.allowance.over(tree.chunks(name)))
+                hashes[name] = (_identity(entries[name]), digest.hexdigest())
+        return frozenset(name for name, expected in wanted.items() if hashes[name][1] != expected)
+
+    def _check(self, upload: Upload, entries: list[Entry]) -> None:
+        """Raise LargeReadingError if reading these would keep others waiting."""
+        if not upload.patient and sum(entry.size for entry in entries) > LARGE_READING:
+            raise LargeReadingError
+
+    def _ends_in_newline(self, root: int, entry: Entry) -> bool:
+        if entry.size == 0:
+            return False
+        fd = self._files.open_file(root, entry.path)
+        try:
+            os.lseek(fd, -1, os.SEEK_END)
+            return self._files.read(fd, 1) == b"\n"
+        finally:
+            os.close(fd)
+
+    def _count(
+        self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
+    ) -> _Counts:
+        """What is in the list of recipients; nothing where it cannot be read."""
+        if upload.counts is not None and upload.counts[0] == upload.tree:
+            return upload.counts[1]
+        recipients = 0
+        messages: set[str] = set()
+        needs_shared = False
+        found = _Counts()
+        # What is wrong with a list is told when the upload is taken.
+        with contextlib.suppress(RecipientsError, NotRegularError, OSError):
+            for row in self._rows(root, upload, entries, manifest, source):
+                recipients += 1
+                needs_shared = needs_shared or not row.message
+                path = row.message or manifest.message
+                if path not in messages and path in entries:
+                    messages.add(entries[path].name)
+            found = _Counts(recipients, len(messages), needs_shared)
+        upload.counts = (upload.tree, found)
+        return found
+
+    def _rows(
+        self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
+    ) -> Iterable[Row | InlineRecipient]:
+        if isinstance(manifest.recipients, tuple):
+            return manifest.recipients
+        if source is None or source not in entries:
+            return ()
+        read = read_txt if source.lower().endswith(".txt") else read_csv
+        self._check(upload, [entries[source]])
+        return read(upload.allowance.over(self._files.chunks(root, entries[source].path)), source)
+
+
+def read_manifest(
+    files: Files, root: int, entries: dict[str, Entry], zone: tzinfo
+) -> tuple[Manifest | None, str | None, bool]:
+    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read.
+
+    `zone` is the agent's.
+    """
+    entry = entries.get(MANIFEST)
+    if entry is None:
+        return None, f"{MANIFEST} is missing", True
+    if entry.kind is not Kind.FILE:
+        return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
+    try:
+        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT), zone=zone), None, False
+    except DocumentError as error:
+        return None, str(error.problems[0]), error.incomplete
+    except NotRegularError as error:
+        return None, f"{MANIFEST}: is {error}; expected a plain file", False
+    except FileNotFoundError:
+        return None, f"{MANIFEST} is missing", True
+
+
+def _identity(entry: Entry) -> Identity:
+    return (*entry.fingerprint, entry.ctime_ns)
