@@ -23,8 +23,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from spoold.core.completeness import MANIFEST
-from spoold.core.document.document import DocumentError
-from spoold.core.document.notation import manifest_text
+from spoold.core.document.reader import DocumentError
+from spoold.core.document.writer import manifest_text
 from spoold.core.manifest import DEFAULT_MESSAGE, check_path, parse_manifest
 from spoold.core.problem import UserError, printable
 from spoold.storage.draft import Draft, NameTakenError, entrance

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from spoold.core.completeness import IntakePolicy
 from spoold.core.recipient.address import Address
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.delivery.limiter import Limits
 from spoold.smtp.relay import Relay
 

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from spoold.agent.configuration import Defaults
-from spoold.agent.control import Control, Signal
+from spoold.agent.control_file import Control, Signal
 from spoold.agent.terms import compact_of, terms_of, timing_errors
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.state import JobState, Standing
 from spoold.delivery.dispatcher import Dispatcher
-from spoold.delivery.live import LiveJob
+from spoold.delivery.job import LiveJob
 from spoold.event import log
 from spoold.report.projector import Projector
 from spoold.storage.spooldir import Spool

@@ -4,10 +4,10 @@ import contextlib
 from zoneinfo import ZoneInfo
 
 from spoold.agent.terms import manifest_of
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.state import UNCERTAIN_REST, OnUncertain
 from spoold.event import log
-from spoold.intake.intake import Intake
+from spoold.intake.scan import Intake
 from spoold.report.projector import Projector
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store

@@ -14,17 +14,17 @@ from zoneinfo import ZoneInfo
 from spoold import __version__
 from spoold.agent.configuration import Configuration
 from spoold.agent.notice import Notices
-from spoold.agent.notify import Notifier
 from spoold.agent.order import Orders
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
+from spoold.agent.systemd import ServiceManager
 from spoold.agent.terms import compact_of, manifest_of, terms_of
 from spoold.delivery.body import BodyReader
 from spoold.delivery.dispatcher import Dispatcher
+from spoold.delivery.job import LiveJob
 from spoold.delivery.limiter import Limiter
-from spoold.delivery.live import LiveJob
 from spoold.event import log
-from spoold.intake.intake import Intake
+from spoold.intake.scan import Intake
 from spoold.intake.watcher import Watcher
 from spoold.report.bulletin import Bulletin
 from spoold.report.projector import Projector
@@ -83,7 +83,7 @@ class Supervisor:
         self._drain = drain
         self._stop_on_signals = stop_on_signals
         self._reserve = reserve
-        self._notifier = Notifier()
+        self._service_manager = ServiceManager()
         self._tally = Tally()
         self._failure: str | None = None
         self._troubles: dict[str, str] = {}
@@ -280,12 +280,12 @@ class Supervisor:
                 if self._drain:
                     parts.append(group.create_task(self._watch_drain(), name="drain"))
                 log("agent.started", version=__version__, spool=str(self._spool.path), jobs=len(self._dispatcher.jobs))
-                self._notifier.ready(self._bulletin.summary())
+                self._service_manager.ready(self._bulletin.summary())
                 await self._stop.wait()
                 self._state = "stopping"
                 self._dispatcher.stop()
                 while not dispatcher.done():
-                    self._notifier.extend(30)
+                    self._service_manager.extend(30)
                     await asyncio.wait([dispatcher], timeout=10)
                 await self._record_outcomes()
                 await self._loop.run_in_executor(None, self._intake.stop)
@@ -367,10 +367,10 @@ class Supervisor:
             await asyncio.sleep(_DISK_EVERY)
 
     async def _ping(self) -> None:
-        interval = self._notifier.watchdog_interval
+        interval = self._service_manager.watchdog_interval
         while interval is not None:
             await self._store.alive()
-            self._notifier.watchdog()
+            self._service_manager.watchdog()
             await asyncio.sleep(interval)
 
     async def _purge(self) -> None:
@@ -399,7 +399,7 @@ class Supervisor:
 
     async def _tell(self) -> None:
         while True:
-            self._notifier.status(self._bulletin.summary())
+            self._service_manager.status(self._bulletin.summary())
             begun = self._monotonic()
             await self._publish()
             await asyncio.sleep(max(_STATUS_EVERY, min(_STATUS_LATEST, _STATUS_SHARE * (self._monotonic() - begun))))
@@ -426,11 +426,11 @@ class Supervisor:
 
     def _terminate(self, number: signal.Signals) -> None:
         log("agent.stopping", signal=number.name, open=self._dispatcher.open)
-        self._notifier.stopping(f"waiting for {self._dispatcher.open} open recipients")
+        self._service_manager.stopping(f"waiting for {self._dispatcher.open} open recipients")
         self._stop.set()
 
     def _hang_up(self) -> None:
-        self._notifier.reloading()
+        self._service_manager.reloading()
         try:
             configuration = self._reload()
         except ValueError as error:
@@ -445,7 +445,7 @@ class Supervisor:
                 terms = terms_of(job.manifest.timing, configuration.defaults, job.accepted_at)
                 self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
-        self._notifier.ready(self._bulletin.summary())
+        self._service_manager.ready(self._bulletin.summary())
 
     def _database_failed(self, error: Exception) -> None:
         """Nothing can be recorded any more: end. From the database's thread."""

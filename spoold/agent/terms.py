@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 from spoold.agent.configuration import Defaults
 from spoold.core.compact import key_of, pack, unpack
 from spoold.core.manifest import Manifest, Timing, parse_manifest
+from spoold.core.moment import for_people
 from spoold.core.problem import shown
 from spoold.core.schedule.planner import Schedule
-from spoold.delivery.live import Terms
-from spoold.report.clock import for_people
+from spoold.delivery.job import Terms
 from spoold.storage.record import Compact, JobRow
 
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from spoold.agent.configuration import Configuration, Defaults
 from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
-from spoold.core.document.document import Document, DocumentError, load
 from spoold.core.document.form import validate
+from spoold.core.document.reader import Document, DocumentError, load
 from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, UserError, printable, shown
 from spoold.delivery.limiter import Limits

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 
-from spoold.agent.control import UNCERTAIN
+from spoold.agent.control_file import UNCERTAIN
 from spoold.cli.command import configuration, open_spool
 from spoold.core.completeness import CANCEL, HOLD, RETRY
 from spoold.core.problem import printable

@@ -13,7 +13,7 @@ from spoold.agent.terms import manifest_of, terms_of
 from spoold.cli.command import configuration, open_spool
 from spoold.core.completeness import REPORT
 from spoold.core.manifest import check_path
-from spoold.core.message.message import MessageError, prepare
+from spoold.core.message.wire import MessageError, prepare
 from spoold.core.problem import printable
 from spoold.core.state import RecipientState
 from spoold.job import JobError

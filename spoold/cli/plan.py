@@ -21,15 +21,15 @@ from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.cli.config import Config
 from spoold.cli.handover.job import entries_of, open_folder, read_job
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
+from spoold.core.moment import for_people, rfc3339
 from spoold.core.schedule.forecast import Forecast, Load, forecast
 from spoold.core.schedule.planner import JobSnapshot
 from spoold.core.schedule.rate import advance, permit_at
 from spoold.core.state import RecipientState
+from spoold.delivery.job import Terms
 from spoold.delivery.limiter import Limiter, speed
-from spoold.delivery.live import Terms
 from spoold.intake.examination import Examination
-from spoold.report.clock import for_people, rfc3339
 from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
 from spoold.storage.spooldir import Spool, valid_name

@@ -26,7 +26,7 @@ from spoold.core.document.pattern import KEEP
 from spoold.core.problem import shown
 from spoold.core.quantity import DURATION_FORM, parse_duration
 from spoold.core.schedule.retry import DEFAULT
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.smtp.relay import Timeouts
 
 

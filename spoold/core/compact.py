@@ -13,7 +13,7 @@ import orjson
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, Priority, Timing
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.core.state import OnUncertain
 
 #: To be raised with every change of what a manifest means or of how it is written here.

@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Discriminator, Tag, WithJsonSchema
 
-from spoold.core.document.document import Document, DocumentError, load
 from spoold.core.document.field import (
     DomainRates,
     DurationOrMoment,
@@ -29,10 +28,11 @@ from spoold.core.document.field import (
 )
 from spoold.core.document.form import Read, Section, key, validate
 from spoold.core.document.pattern import PATH
+from spoold.core.document.reader import Document, DocumentError, load
 from spoold.core.problem import Problem, printable
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.core.state import OnUncertain
 
 DEFAULT_MESSAGE = "message.eml"

@@ -37,7 +37,7 @@ class Backlog:
     def __init__(self) -> None:
         self._line: deque[DueRecipient] = deque()
         self._lanes: dict[str, Lane] = {}
-        self._turns: list[tuple[float, str]] = []
+        self._claims: list[tuple[float, str]] = []
         self._parked = 0
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class Backlog:
     def clear(self) -> None:
         self._line.clear()
         self._lanes.clear()
-        self._turns.clear()
+        self._claims.clear()
         self._parked = 0
 
     def pick(self, most: int) -> list[DueRecipient]:
@@ -139,23 +139,23 @@ class Backlog:
 
     def permits_at(self) -> float | None:
         """The moment at which the next lane may go, None if no lane waits."""
-        while self._turns:
-            at, domain = self._turns[0]
+        while self._claims:
+            at, domain = self._claims[0]
             lane = self._lanes.get(domain)
             if lane is not None and lane.queue and lane.permit_at == at:
                 return at
-            heapq.heappop(self._turns)
+            heapq.heappop(self._claims)
         return None
 
     def _next(self, now: float, permit: Callable[[str], float]) -> DueRecipient | None:
         """The recipient whose turn it is; those in the line who must wait step aside."""
         while (at := self.permits_at()) is not None and at <= now:
-            domain = self._turns[0][1]
+            domain = self._claims[0][1]
             lane = self._lanes[domain]
             allowed = permit(domain)
             if allowed <= now:
                 return lane.queue[0]
-            heapq.heappop(self._turns)
+            heapq.heappop(self._claims)
             self._take_turn(domain, lane, allowed)
         while self._line and not self.full:
             recipient = self._line[0]
@@ -183,7 +183,7 @@ class Backlog:
     def _take_turn(self, domain: str, lane: Lane, at: float) -> None:
         if lane.queue:
             lane.permit_at = at
-            heapq.heappush(self._turns, (at, domain))
+            heapq.heappush(self._claims, (at, domain))
         elif not lane.skipped:
             self._lanes.pop(domain, None)
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
-from spoold.core.message.message import prepare, stuff, wire
+from spoold.core.message.wire import prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
 from spoold.storage.files import NotRegularError, ReadBuffer

@@ -1,5 +1,4 @@
-"""Decides with the planner which job may send when, keeps every job's next recipients at hand, and wakes the
-deliveries.
+"""Decides with the planner which job may send when, keeps every job's next recipients at hand, and wakes the couriers.
 
 The dispatcher sleeps until the earliest moment at which something can change and is woken by kicks; it never polls. It
 holds no truth: what it knows of a job comes from the store at start and follows the store's commits.
@@ -17,13 +16,13 @@ from spoold.core.schedule.forecast import Forecast, forecast
 from spoold.core.schedule.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.delivery.body import BodyReader
-from spoold.delivery.delivery import Delivery
+from spoold.delivery.claim import Claims
+from spoold.delivery.courier import Courier
+from spoold.delivery.job import LiveJob, Terms
 from spoold.delivery.limiter import Limiter
-from spoold.delivery.live import LiveJob, Terms
-from spoold.delivery.reader import Reader
+from spoold.delivery.prefetch import Prefetch
 from spoold.delivery.rotation import Rotation
 from spoold.delivery.route import Routes
-from spoold.delivery.turn import Turns
 from spoold.event import log
 from spoold.smtp.relay import Relay
 from spoold.storage.database import DatabaseError
@@ -63,7 +62,7 @@ class Dispatcher:
         self._changed = changed
         self._moved = moved
         self.jobs: dict[int, LiveJob] = {}
-        self.deliveries: dict[str, Delivery] = {}
+        self.couriers: dict[str, Courier] = {}
         self._rotation: dict[str, Rotation] = {}
         self._dirty: set[int] = set()
         self._wakes: list[tuple[float, int]] = []
@@ -73,8 +72,8 @@ class Dispatcher:
         self.disk_full = False
         self.stopping = False
         self.sent = 0
-        self.routes = Routes(self.deliveries, self._rotation.keys(), clock=clock, monotonic=monotonic)
-        self._turns = Turns(
+        self.routes = Routes(self.couriers, self._rotation.keys(), clock=clock, monotonic=monotonic)
+        self._claims = Claims(
             self._rotation,
             self.routes,
             limiter,
@@ -84,7 +83,7 @@ class Dispatcher:
             throttled=self._throttle,
             paused=self._kick.set,
         )
-        self._reader = Reader(store, threads, spawn=self._spawn, touch=self.touch)
+        self._prefetch = Prefetch(store, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
 
     # --- jobs and relays come and go ------------------------------------------------------------------------------
@@ -92,14 +91,14 @@ class Dispatcher:
     def use(self, relays: Mapping[str, Relay]) -> list[str]:
         """Deliver through these relays from now on; open messages end on the old ones. Returns what changed."""
         changed = []
-        for name, delivery in list(self.deliveries.items()):
-            if relays.get(name) != delivery.relay:
-                delivery.retire()
-                del self.deliveries[name]
+        for name, courier in list(self.couriers.items()):
+            if relays.get(name) != courier.relay:
+                courier.retire()
+                del self.couriers[name]
                 changed.append(name)
         for name, relay in relays.items():
-            if name not in self.deliveries:
-                self.deliveries[name] = Delivery(
+            if name not in self.couriers:
+                self.couriers[name] = Courier(
                     relay, self, self._store.journal, self._bodies, self._clock, self._monotonic
                 )
                 self._rotation.setdefault(name, Rotation())
@@ -149,8 +148,8 @@ class Dispatcher:
         """Open no transaction any more."""
         self.stopping = True
         self._kick.set()
-        for delivery in self.deliveries.values():
-            delivery.staff()
+        for courier in self.couriers.values():
+            courier.staff()
 
     @property
     def open(self) -> int:
@@ -162,7 +161,7 @@ class Dispatcher:
         """Jobs that could be sent now, but for a rate. For any thread."""
         now = self._clock()
         return sum(
-            job.standing.state is JobState.SENDING and self._turns.waits(job, now) for job in list(self.jobs.values())
+            job.standing.state is JobState.SENDING and self._claims.waits(job, now) for job in list(self.jobs.values())
         )
 
     @property
@@ -182,7 +181,7 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, 0.001)):
                     await self._kick.wait()
-        await asyncio.gather(*(delivery.finish() for delivery in list(self.deliveries.values())))
+        await asyncio.gather(*(courier.finish() for courier in list(self.couriers.values())))
         await self._settle()
 
     async def conclude(self) -> None:
@@ -201,9 +200,9 @@ class Dispatcher:
             if job is not None and job.wake_at == at:  # else it has been told another time since
                 job.wake_at = None
                 self._dirty.add(job_id)
-        for name in self._turns.resumed(now):
-            if name in self.deliveries:
-                self.deliveries[name].staff()
+        for name in self._claims.resumed(now):
+            if name in self.couriers:
+                self.couriers[name].staff()
 
     def _wake_at(self, job: LiveJob, at: float | None) -> None:
         if at is None or (job.wake_at is not None and job.wake_at <= at):
@@ -227,11 +226,11 @@ class Dispatcher:
         pause = _LONGEST_SLEEP
         if self._wakes:
             pause = min(pause, self._wakes[0][0] - now)
-        if (resumes_at := self._turns.resumes_at()) is not None:
+        if (resumes_at := self._claims.resumes_at()) is not None:
             pause = min(pause, resumes_at - now)
-        for delivery in self.deliveries.values():
-            delivery.staff()
-            if (rest := delivery.rest()) is not None:
+        for courier in self.couriers.values():
+            courier.staff()
+            if (rest := courier.rest()) is not None:
                 pause = min(pause, rest)
         return pause
 
@@ -245,7 +244,7 @@ class Dispatcher:
         if abs(jumped) < _JUMP:
             return
         self._wakes.clear()
-        self._turns.forget_pauses()
+        self._claims.forget_pauses()
         for job in self.jobs.values():
             job.wake_at = None
             job.throttled_until = 0.0
@@ -287,10 +286,10 @@ class Dispatcher:
             return
         # Whether its relay is up does not matter here: one that is tried again needs a message to be tried with.
         if self._may_send(job, now):
-            self._reader.refill(job, now)
+            self._prefetch.refill(job, now)
             if job.backlog and job.throttled_until <= now and not job.queued:
-                self._turns.push(job)
-                self._wake_deliveries(job)
+                self._claims.push(job)
+                self._wake_couriers(job)
             elif job.backlog and job.throttled_until > now:
                 self._wake_at(job, job.throttled_until)
         self._wake_at(job, wakes_at(snapshot, now))
@@ -330,14 +329,14 @@ class Dispatcher:
         job.ending = False
         self.touch(job)
 
-    # --- for the deliveries -------------------------------------------------------------------------------------------
+    # --- for the couriers -------------------------------------------------------------------------------------------
 
-    def claims(self, delivery: Delivery, most: int) -> list[tuple[LiveJob, list[DueRecipient]]]:
-        """The recipients of the next transactions through `delivery`, at most `most`, jobs taking turns."""
+    def claims(self, courier: Courier, most: int) -> list[tuple[LiveJob, list[DueRecipient]]]:
+        """The recipients of the next transactions through `courier`, at most `most`, jobs taking turns."""
         found: list[tuple[LiveJob, list[DueRecipient]]] = []
         now = self._clock()
         while len(found) < most and not self.stopping and not self.disk_full:
-            turn = self._turns.next(delivery, now, most - len(found))
+            turn = self._claims.next(courier, now, most - len(found))
             if turn is None:
                 break
             job, claims = turn
@@ -352,15 +351,15 @@ class Dispatcher:
 
     def used(self) -> list[tuple[str, float]]:
         """The state of the rates that changed, to be committed with the next claim."""
-        return self._turns.used(self._clock())
+        return self._claims.used(self._clock())
 
-    def has_work(self, delivery: Delivery) -> bool:
+    def has_work(self, courier: Courier) -> bool:
         """Whether a claim might succeed."""
-        return not self.stopping and not self.disk_full and self._turns.any(delivery)
+        return not self.stopping and not self.disk_full and self._claims.any(courier)
 
-    def is_wanted(self, delivery: Delivery) -> bool:
+    def is_wanted(self, courier: Courier) -> bool:
         """Whether a live job names this relay, so that it is worth while to see if it is back."""
-        return not self.stopping and any(self.routes.home(job) == delivery.relay.name for job in self.jobs.values())
+        return not self.stopping and any(self.routes.home(job) == courier.relay.name for job in self.jobs.values())
 
     def _may_send(self, job: LiveJob, now: float) -> bool:
         if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
@@ -417,10 +416,10 @@ class Dispatcher:
         up, retry_at = self.routes.state(job)
         snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
         sending = [other for other in list(self.jobs.values()) if other.standing.state is JobState.SENDING]
-        load = self._turns.load(job, sending, unsent, measured, now)
+        load = self._claims.load(job, sending, unsent, measured, now)
         return forecast(snapshot, load, now)
 
-    def _wake_deliveries(self, job: LiveJob) -> None:
+    def _wake_couriers(self, job: LiveJob) -> None:
         route = self.routes.of(job)
         if route is not None:
             route.staff()

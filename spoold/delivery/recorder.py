@@ -6,7 +6,7 @@ from functools import partial
 
 from spoold.core.outcome import Outcome, Result
 from spoold.core.state import RecipientState, Transition, after_outcome, gave_up
-from spoold.delivery.live import LiveJob
+from spoold.delivery.job import LiveJob
 from spoold.event import log
 from spoold.failpoint import failpoint
 from spoold.storage.database import DatabaseError

@@ -6,7 +6,7 @@ Stride scheduling (Waldspurger and Weihl, 1995): of 21 turns that all three prio
 from collections import deque
 
 from spoold.core.manifest import Priority
-from spoold.delivery.live import LiveJob
+from spoold.delivery.job import LiveJob
 
 _STRIDES = {Priority.HIGH: 1 / 16, Priority.NORMAL: 1 / 4, Priority.LOW: 1.0}
 

@@ -3,22 +3,22 @@
 from collections.abc import Callable, Collection, Mapping
 
 from spoold.core.outcome import Fault
-from spoold.delivery.delivery import Delivery
-from spoold.delivery.live import LiveJob
+from spoold.delivery.courier import Courier
+from spoold.delivery.job import LiveJob
 
 
 class Routes:
-    """See the module. `deliveries` are the relays in use, `homes` all that jobs may still name; both change meanwhile."""
+    """See the module. `couriers` are the relays in use, `homes` all that jobs may still name; both change meanwhile."""
 
     def __init__(
         self,
-        deliveries: Mapping[str, Delivery],
+        couriers: Mapping[str, Courier],
         homes: Collection[str],
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._deliveries = deliveries
+        self._couriers = couriers
         self._homes = homes
         self._clock = clock
         self._monotonic = monotonic
@@ -31,29 +31,29 @@ class Routes:
         """The relay that serves `home` now: itself, or the first of its fallbacks that is up."""
         seen = []
         name: str | None = home
-        while name is not None and name in self._deliveries and name not in seen:
+        while name is not None and name in self._couriers and name not in seen:
             seen.append(name)
-            if self._deliveries[name].health.up:
+            if self._couriers[name].health.up:
                 return name
-            name = self._deliveries[name].relay.fallback
+            name = self._couriers[name].relay.fallback
         return home
 
-    def served_by(self, delivery: Delivery) -> list[str]:
-        """The relays whose jobs `delivery` sends now."""
-        name = delivery.relay.name
-        if self._deliveries.get(name) is not delivery:
+    def served_by(self, courier: Courier) -> list[str]:
+        """The relays whose jobs `courier` sends now."""
+        name = courier.relay.name
+        if self._couriers.get(name) is not courier:
             return []
         # Its own jobs always: a relay that comes back proves it on one of them.
         return [home for home in self._homes if home == name or self.route(home) == name]
 
-    def of(self, job: LiveJob) -> Delivery | None:
-        """The delivery that serves the job now."""
-        return self._deliveries.get(self.route(self.home(job)))
+    def of(self, job: LiveJob) -> Courier | None:
+        """The courier that serves the job now."""
+        return self._couriers.get(self.route(self.home(job)))
 
     def state(self, job: LiveJob) -> tuple[bool, float | None]:
         """Whether a relay takes the job's mail now, and if not, when the next try is (POSIX seconds)."""
         route = self.of(job)
-        if job.manifest.relay not in self._deliveries or route is None:
+        if job.manifest.relay not in self._couriers or route is None:
             return False, None
         if route.health.up:
             return True, None
@@ -61,7 +61,7 @@ class Routes:
 
     def fault(self, job: LiveJob) -> str | None:
         """What is wrong with the job's relay and what to do, None if nothing is."""
-        home = self._deliveries.get(job.manifest.relay)
+        home = self._couriers.get(job.manifest.relay)
         if home is None:
             return (
                 f"relay {job.manifest.relay} is no longer in the configuration; to do: put it back, or cancel the job"

@@ -14,16 +14,16 @@ from datetime import datetime
 from spoold.agent.configuration import Settings
 from spoold.agent.terms import compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, Rule
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing
-from spoold.intake.allowance import Allowance
+from spoold.intake.custody import ChangedError, Taken
 from spoold.intake.examination import Examination, Findings
-from spoold.intake.examiner import examine_apart
 from spoold.intake.inbox import LARGE_READING, Seen, read_manifest
-from spoold.intake.taking import ChangedError, Taken
+from spoold.intake.time_limit import TimeLimit
+from spoold.intake.worker import examine_apart
 from spoold.storage.admission import Admission, Candidate, TwinError, rows_of
 from spoold.storage.files import Entry
 from spoold.storage.record import Admitted, NewMessage, NewRecipient
@@ -95,7 +95,7 @@ class Acceptance:
         rule: Rule,
         errors: list[str],
         settings: Settings,
-        allowance: Allowance,
+        time_limit: TimeLimit,
     ) -> Prepared:
         """Examine the taken folder `root`. `errors` is what is known to be wrong already.
 
@@ -103,7 +103,7 @@ class Acceptance:
         """
         content = _Content(self._admission, name, taken.hashes, self._clock())
         try:
-            return self._prepare(content, name, root, seen, taken, rule, errors, settings, allowance)
+            return self._prepare(content, name, root, seen, taken, rule, errors, settings, time_limit)
         except Exception:
             self.discard(content.job_id)
             raise
@@ -147,7 +147,7 @@ class Acceptance:
         rule: Rule,
         errors: list[str],
         settings: Settings,
-        allowance: Allowance,
+        time_limit: TimeLimit,
     ) -> Prepared:
         now = content.due_at
         raw = b""
@@ -181,7 +181,7 @@ class Acceptance:
             if twin is not None:
                 errors.append(f"duplicate of {twin}")
             else:
-                findings = self._examine(content, root, seen, manifest, settings, allowance)
+                findings = self._examine(content, root, seen, manifest, settings, time_limit)
                 errors.extend(findings.errors)
         admitted = self._judge(
             upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
@@ -198,7 +198,7 @@ class Acceptance:
         return next(filter(None, map(self._admission.twin, (taken.digest, *taken.earlier))), None)
 
     def _examine(
-        self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings, allowance: Allowance
+        self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings, time_limit: TimeLimit
     ) -> Findings:
         now = content.due_at
         terms = terms_of(manifest.timing, settings.defaults, now)
@@ -207,10 +207,10 @@ class Acceptance:
         token = secrets.token_hex(10)
         entries, policy = seen.entries, settings.policy
         if _exceeds(entries, _HUGE_FILES, _HUGE_LIST):
-            findings = examine_apart(root, entries, manifest, policy, content, allowance, date=date, token=token)
+            findings = examine_apart(root, entries, manifest, policy, content, time_limit, date=date, token=token)
         else:
             findings = Examination(
-                self._spool.files, root, entries, manifest, policy, content, allowance, date=date, token=token
+                self._spool.files, root, entries, manifest, policy, content, time_limit, date=date, token=token
             ).run()
         if not findings.errors:
             count, lines = content.drop_duplicates()

@@ -15,11 +15,11 @@ from typing import Protocol
 
 from spoold.core.completeness import IntakePolicy, recipients_file
 from spoold.core.manifest import Manifest, check_path
-from spoold.core.message.message import MessageError, MessageFacts, scan
+from spoold.core.message.wire import MessageError, MessageFacts, scan
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
-from spoold.core.recipient.recipient import RecipientsError, Row, read_csv, read_txt
-from spoold.intake.allowance import BOUNDLESS, Allowance, OvertimeError
+from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
+from spoold.intake.time_limit import BOUNDLESS, OvertimeError, TimeLimit
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree
 from spoold.storage.record import NewRecipient
 
@@ -64,7 +64,7 @@ class Examination:
         manifest: Manifest,
         policy: IntakePolicy,
         sink: Sink,
-        allowance: Allowance = BOUNDLESS,
+        time_limit: TimeLimit = BOUNDLESS,
         *,
         date: datetime,
         token: str,
@@ -74,7 +74,7 @@ class Examination:
         self._manifest = manifest
         self._policy = policy
         self._sink = sink
-        self._allowance = allowance
+        self._time_limit = time_limit
         self._date = format_datetime(date)
         self._token = token
         self._domain = manifest.sender.rpartition("@")[2] or "spoold.invalid"
@@ -105,7 +105,7 @@ class Examination:
                 if findings.recipients > self._policy.max_recipients:
                     findings.errors.append(self._crowd())
                     return
-                self._allowance.check()
+                self._time_limit.check()
                 self._sink.add_recipients([self._recipient(row) for row in chunk])
                 progress(findings.recipients)
         except RecipientsError as error:
@@ -162,7 +162,7 @@ class Examination:
             self.findings.errors.append(f"{printable(source)}: {_why(error)}")
 
     def _chunks(self, name: str) -> Iterator[bytes]:
-        return self._allowance.over(self._tree.chunks(name))
+        return self._time_limit.over(self._tree.chunks(name))
 
     def _recipient(self, row: Row) -> NewRecipient:
         line, text, own, extra = row

@@ -25,14 +25,14 @@ from spoold.core.completeness import (
     parse_seal,
     recipients_file,
 )
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
-from spoold.core.recipient.recipient import RecipientsError, Row, read_csv, read_txt
+from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.event import log
-from spoold.intake.allowance import Allowance, OvertimeError
-from spoold.intake.taking import hash_of
+from spoold.intake.custody import hash_of
+from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree, TreeTooLargeError
 
 #: Bytes of an upload that others do not wait for while they are read.
@@ -80,7 +80,7 @@ class Upload:
     """The folder's uid, once looked at."""
     patient: bool = False
     """Whether it is read in nobody's way: else a large reading raises LargeReadingError."""
-    allowance: Allowance = field(default_factory=Allowance)
+    time_limit: TimeLimit = field(default_factory=TimeLimit)
 
     def tell(self, problem: str) -> None:
         """Say what is wrong, in status.json and once in the log."""
@@ -144,10 +144,10 @@ class Inbox:
                 at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
-            upload.allowance = Allowance(self._monotonic)
+            upload.time_limit = TimeLimit(self._monotonic)
         unread = frozenset[str]()
         try:
-            with upload.allowance.within(self.policy.max_time):
+            with upload.time_limit.within(self.policy.max_time):
                 facts = self._facts(root, upload, entries, now)
                 verdict = judge(facts, self.policy)
                 if verdict.rule is not None and facts.manifest is not None:
@@ -239,7 +239,7 @@ class Inbox:
         self._check(upload, [entries[name] for name in new])
         with Tree(self._files, root) as tree:
             for name in new:
-                digest = hash_of(upload.allowance.over(tree.chunks(name)))
+                digest = hash_of(upload.time_limit.over(tree.chunks(name)))
                 hashes[name] = (_identity(entries[name]), digest.hexdigest())
         return frozenset(name for name, expected in wanted.items() if hashes[name][1] != expected)
 
@@ -289,7 +289,7 @@ class Inbox:
             return ()
         read = read_txt if source.lower().endswith(".txt") else read_csv
         self._check(upload, [entries[source]])
-        return read(upload.allowance.over(self._files.chunks(root, entries[source].path)), source)
+        return read(upload.time_limit.over(self._files.chunks(root, entries[source].path)), source)
 
 
 def read_manifest(

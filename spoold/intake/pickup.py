@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from spoold.core.completeness import MANIFEST, IntakePolicy
-from spoold.core.document.notation import manifest_text
+from spoold.core.document.writer import manifest_text
 from spoold.core.manifest import DEFAULT_MESSAGE
-from spoold.core.message.pickup import ENVELOPE_LIMIT, Pickup, read_pickup
+from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.inbox import Upload

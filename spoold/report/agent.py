@@ -7,8 +7,8 @@ from datetime import tzinfo
 
 import orjson
 
+from spoold.core.moment import rfc3339
 from spoold.core.state import JobState, RecipientState
-from spoold.report.clock import rfc3339
 from spoold.storage.record import JobRow
 
 

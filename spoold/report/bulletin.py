@@ -10,11 +10,11 @@ from spoold import __version__
 from spoold.core.problem import printable
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.event import log
-from spoold.intake.intake import Intake
+from spoold.intake.scan import Intake
 from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state
 from spoold.report.metric import Now, Queue, metrics, queue_of
 from spoold.report.page import PAGE, prepare, spool_page
-from spoold.report.row import JobLine, job_rows
+from spoold.report.page_row import JobLine, job_rows
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
@@ -57,7 +57,7 @@ class Bulletin:
     def summary(self) -> str:
         """One line."""
         jobs = list(self._dispatcher.jobs.values())
-        down = [name for name, delivery in self._dispatcher.deliveries.items() if not delivery.health.up]
+        down = [name for name, courier in self._dispatcher.couriers.items() if not courier.health.up]
         text = (
             f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
         )
@@ -80,13 +80,13 @@ class Bulletin:
             relays=[
                 RelayState(
                     name,
-                    delivery.relay.address,
-                    delivery.health.up,
-                    delivery.connected,
-                    None if delivery.health.fault is None else str(delivery.health.fault),
-                    None if delivery.health.up else since + delivery.health.until,
+                    courier.relay.address,
+                    courier.health.up,
+                    courier.connected,
+                    None if courier.health.fault is None else str(courier.health.fault),
+                    None if courier.health.up else since + courier.health.until,
                 )
-                for name, delivery in list(self._dispatcher.deliveries.items())
+                for name, courier in list(self._dispatcher.couriers.items())
             ],
             uploads=[
                 UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)

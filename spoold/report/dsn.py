@@ -17,10 +17,10 @@ from hashlib import sha256
 from quopri import encodestring
 from textwrap import wrap
 
+from spoold.core.moment import for_people
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.state import RecipientState
-from spoold.report.clock import for_people
 from spoold.storage.archive import Undelivered
 
 #: Each line of what is generated, but for one word that is longer.

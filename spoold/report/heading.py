@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from spoold.agent.terms import manifest_of
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.problem import printable
 from spoold.storage.record import JobRow
 

@@ -11,10 +11,10 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from itertools import chain
 
+from spoold.core.moment import for_people
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.core.state import JobState, RecipientState
-from spoold.report.clock import for_people
 from spoold.report.status import Status
 from spoold.storage.ledger import ReplyTally
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Self
 from markupsafe import Markup
 
 from spoold import __version__
+from spoold.core.moment import for_people
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.core.state import RecipientState
 from spoold.report.agent import AgentState
 from spoold.report.chart import ORDER, stacked, time_chart
-from spoold.report.clock import for_people
-from spoold.report.row import bar, clock, percent, recipient_rows, remark, text
+from spoold.report.page_row import bar, clock, percent, recipient_rows, remark, text
 from spoold.report.statistics import BOUNCED, REPLIES
 from spoold.report.status import Status
 from spoold.report.timeline import Timeline

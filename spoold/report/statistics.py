@@ -6,8 +6,8 @@ from datetime import tzinfo
 
 import orjson
 
+from spoold.core.moment import rfc3339
 from spoold.core.state import RecipientState
-from spoold.report.clock import rfc3339
 from spoold.storage.ledger import ReplyTally
 
 DOMAINS = 1000

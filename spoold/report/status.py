@@ -6,9 +6,9 @@ from datetime import tzinfo
 
 import orjson
 
+from spoold.core.moment import for_people, rfc3339
 from spoold.core.quantity import format_duration
 from spoold.core.state import JobState, RecipientState
-from spoold.report.clock import for_people, rfc3339
 from spoold.storage.record import JobRow
 
 _REASONS = {

@@ -11,8 +11,8 @@ written there (`core.address`, `core.problem.printable`). So none of it can end 
 from collections.abc import Collection, Iterator
 from datetime import tzinfo
 
+from spoold.core.moment import rfc3339
 from spoold.core.state import RecipientState
-from spoold.report.clock import rfc3339
 from spoold.storage.ledger import LAST, Ledger, Wording
 
 ATTEMPTS = "attempts.jsonl"

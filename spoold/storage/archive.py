@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
 from spoold.core.state import RecipientState
 from spoold.storage.record import JobRow, id_range
 from spoold.storage.snapshot import Snapshot

@@ -17,16 +17,16 @@ from zoneinfo import ZoneInfo
 from spoold.agent.configuration import Defaults
 from spoold.agent.terms import terms_of
 from spoold.core.manifest import parse_manifest
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
 from spoold.core.outcome import Command, Reply, Result, read_reply
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import DEFAULT
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.core.state import JobState, Standing, after_outcome
-from spoold.delivery.delivery import Delivery
+from spoold.delivery.courier import Courier
 from spoold.delivery.dispatcher import Dispatcher
+from spoold.delivery.job import LiveJob
 from spoold.delivery.limiter import Limiter, Limits
-from spoold.delivery.live import LiveJob
 from spoold.smtp.relay import Relay, Security
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
@@ -76,7 +76,7 @@ class Week:
             changed=lambda _: None,
             moved=lambda _: None,
         )
-        self.dispatcher.deliveries["default"] = cast("Delivery", self.delivery)
+        self.dispatcher.couriers["default"] = cast("Courier", self.delivery)
 
     def accept(self, name: str) -> None:
         """Take the job whose manifest and recipients lie in the case's folder."""

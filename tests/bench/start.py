@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from spoold.agent.terms import compact_of
 from spoold.cli import config
 from spoold.core.manifest import parse_manifest
-from spoold.core.message.message import scan
+from spoold.core.message.wire import scan
 from spoold.core.outcome import Outcome, Result
 from spoold.core.state import JobState, RecipientState, Standing, Transition
 from spoold.storage.admission import Admission, rows_of

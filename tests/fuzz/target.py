@@ -11,17 +11,17 @@ from zoneinfo import ZoneInfo
 
 from spoold.core.completeness import parse_seal
 from spoold.core.document.composer import Value
-from spoold.core.document.document import MAX_BYTES, DocumentError, load
 from spoold.core.document.field import parse_moment
+from spoold.core.document.reader import MAX_BYTES, DocumentError, load
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message.message import LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
+from spoold.core.message.wire import LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
 from spoold.core.outcome import Command, Reply, read_reply
 from spoold.core.problem import Problem
 from spoold.core.quantity import parse_duration, parse_size
 from spoold.core.recipient.address import AddressError, parse_address
-from spoold.core.recipient.recipient import RecipientsError, Row, read_csv, read_txt
+from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.schedule.rate import parse_rate
-from spoold.core.schedule.schedule import Windows, is_open, next_close, next_open, parse_windows, parse_zone
+from spoold.core.schedule.window import Windows, is_open, next_close, next_open, parse_windows, parse_zone
 from spoold.smtp.parser import ReplyError, ReplyParser
 from tests.fuzz.reader import bare, ends_of_data, joined, pieces, receive
 

@@ -41,7 +41,7 @@ def finished(agent: Agent, run: str) -> bool:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be taken is looked at again soon, not after half a minute."""
-    monkeypatch.setattr("spoold.intake.enlistment._AFTER_ERROR", 0.1)
+    monkeypatch.setattr("spoold.intake.batch._AFTER_ERROR", 0.1)
 
 
 def moments(calls: int) -> list[int]:
@@ -83,7 +83,7 @@ async def test_any_file_operation_may_fail_once_at_any_moment_and_the_agent_make
     operations: tuple[str, ...], tmp_path: Path, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = capture(monkeypatch)
-    monkeypatch.setattr("spoold.intake.taking._MANY", 3)  # so that both ways of syncing are gone
+    monkeypatch.setattr("spoold.intake.custody._MANY", 3)  # so that both ways of syncing are gone
     agent = Agent(tmp_path, relay.port)
     drop_jobs(agent, "healthy")
     files = Faulty()

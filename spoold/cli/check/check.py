@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from spoold.cli import config
+from spoold.cli.check.deep import Difference, Inspection
 from spoold.cli.check.finding import Findings
-from spoold.cli.check.inspection import Difference, Inspection
 from spoold.cli.check.machine import check_clock, check_disk, check_limits, check_name
 from spoold.cli.check.premises import check_agent, check_configuration, check_database, check_spool, check_staging
 from spoold.cli.check.probe import check_relays

@@ -26,12 +26,12 @@ from spoold.core.completeness import (
     is_hidden,
     parse_seal,
 )
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.schedule.retry import DEFAULT
-from spoold.core.schedule.schedule import Windows
+from spoold.core.schedule.window import Windows
 from spoold.intake.examination import Examination
 from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
 from spoold.storage.record import NewRecipient

@@ -13,14 +13,14 @@ from spoold.cli.handover.job import inspect
 from spoold.cli.parser import PACK_FLAGS, PACK_TEXTS
 from spoold.core.completeness import DEFAULT_RECIPIENTS, MANIFEST
 from spoold.core.document.composer import Value
-from spoold.core.document.document import DocumentError
-from spoold.core.document.document import load as read_document
-from spoold.core.document.notation import manifest_text
+from spoold.core.document.reader import DocumentError
+from spoold.core.document.reader import load as read_document
+from spoold.core.document.writer import manifest_text
 from spoold.core.manifest import DEFAULT_MESSAGE, parse_manifest
 from spoold.core.message.header import addresses, header_fields
-from spoold.core.message.message import HEADER_LIMIT
+from spoold.core.message.wire import HEADER_LIMIT
 from spoold.core.problem import printable
-from spoold.core.recipient.recipient import RecipientsError, read_csv, read_txt
+from spoold.core.recipient.list import RecipientsError, read_csv, read_txt
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.files import CHUNK, Files
 from spoold.storage.spooldir import clean_name

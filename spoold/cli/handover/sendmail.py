@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from spoold.cli import config
 from spoold.core.message.header import HeaderField, addresses, header_fields, recipients_of
-from spoold.core.message.message import MessageError, scan
+from spoold.core.message.wire import MessageError, scan
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.job import JobError, made_up_name, write_job

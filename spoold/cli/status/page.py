@@ -9,9 +9,9 @@ from rich.text import Text
 
 from spoold.cli.status.bar import STYLES, bar, share, speed
 from spoold.cli.status.view import Job
+from spoold.core.moment import for_people
 from spoold.core.quantity import format_duration
 from spoold.core.state import RecipientState
-from spoold.report.clock import for_people
 from spoold.report.status import state_in_words
 
 _REPLIES = 10

@@ -31,7 +31,7 @@ from spoold.core.quantity import DURATION_FORM, parse_duration, parse_size
 from spoold.core.recipient.address import Address, AddressError, parse_address
 from spoold.core.schedule.rate import RATE_FORM, Rate, parse_rate
 from spoold.core.schedule.retry import DEFAULT, RetryPolicy
-from spoold.core.schedule.schedule import Windows, parse_windows, parse_zone
+from spoold.core.schedule.window import Windows, parse_windows, parse_zone
 
 _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?(?: ?([Zz]|[+-]\d\d:\d\d))?", re.ASCII

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Tag, Va
 from pydantic_core import CoreSchema, ErrorDetails, PydanticUndefined, core_schema
 
 from spoold.core.document.composer import MAX_PROBLEMS, Position
-from spoold.core.document.document import Document, DocumentError, locate
+from spoold.core.document.reader import Document, DocumentError, locate
 from spoold.core.problem import Problem, printable, shown
 
 M = TypeVar("M", bound=BaseModel)

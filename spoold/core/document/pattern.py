@@ -9,7 +9,7 @@ from typing import Any
 
 from spoold.core.quantity import DURATION_FORM, MAX_SIZE, SIZE_FORM
 from spoold.core.schedule.rate import RATE_FORM
-from spoold.core.schedule.schedule import WINDOW_FORM
+from spoold.core.schedule.window import WINDOW_FORM
 
 #: One JSON Schema.
 Schema = dict[str, Any]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from spoold.core.message.message import HEADER_LIMIT
+from spoold.core.message.wire import HEADER_LIMIT
 
 # The one that `message` reads with, here with the name and the value apart.
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from spoold.core.schedule.schedule import Windows, next_close, next_open
+from spoold.core.schedule.window import Windows, next_close, next_open
 from spoold.core.state import JobState, Standing
 
 

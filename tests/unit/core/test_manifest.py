@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.document.document import DocumentError
+from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import (
     Expect,
     InlineRecipient,
@@ -19,7 +19,7 @@ from spoold.core.manifest import (
 )
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.schedule.schedule import Windows, parse_windows
+from spoold.core.schedule.window import Windows, parse_windows
 from spoold.core.state import OnUncertain
 
 FULL = b"""\

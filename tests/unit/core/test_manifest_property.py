@@ -10,7 +10,7 @@ from spoold.core.document.composer import Value
 from spoold.core.manifest import Expect, parse_manifest
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.schedule.schedule import Windows, parse_windows
+from spoold.core.schedule.window import Windows, parse_windows
 from tests.fuzz import target
 
 KEYS = (

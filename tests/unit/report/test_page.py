@@ -13,7 +13,7 @@ import pytest
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.report.agent import AgentState, RelayState, UploadState, jobs_state
 from spoold.report.page import RECIPIENTS, JobView, job_page, spool_page
-from spoold.report.row import JobLine, job_rows, percent
+from spoold.report.page_row import JobLine, job_rows, percent
 from spoold.report.status import Status
 from spoold.report.timeline import Timeline, counted
 from spoold.storage.ledger import RecipientRow, ReplyTally

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoold.core.moment import rfc3339
 from spoold.core.state import RecipientState
-from spoold.report.clock import rfc3339
 from spoold.report.table import COLUMNS, attempts_jsonl, recipients_csv
 from spoold.storage.database import Database
 from spoold.storage.ledger import Ledger

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from spoold.core.message.message import MessageFacts
+from spoold.core.message.wire import MessageFacts
 from spoold.core.state import JobState, Standing
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database

@@ -1,0 +1,291 @@
+"""One relay's connections: each takes claims from the dispatcher and sends them, intent first, outcome after.
+
+The order of steps is the promise: the claim is durable before MAIL leaves; the outcome is handed to the store before
+the next claim is, and the store commits in order, so no connection gets ahead of its own record by more than the
+transaction that is in its data and the one next in line behind it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from spoold.core.outcome import Fault, FaultKind, Result, deferred
+from spoold.core.problem import printable
+from spoold.delivery.body import WHOLE, Body, BodyReader
+from spoold.delivery.job import LiveJob
+from spoold.delivery.pool import Link, Pool, tell_error
+from spoold.delivery.recorder import Recorder, tell
+from spoold.event import log
+from spoold.failpoint import failpoint
+from spoold.smtp.concurrency import STALL, Concurrency
+from spoold.smtp.health import Health
+from spoold.smtp.relay import Relay
+from spoold.smtp.session import BodyError, Envelope, Transaction
+from spoold.storage.database import DatabaseError
+from spoold.storage.journal import Journal
+from spoold.storage.record import DueRecipient, Record
+
+#: A connection that has been at its message for longer than this gets none in line behind it, in seconds.
+_LONG = 2.0
+
+
+class Work(Protocol):
+    """What a courier wants of the dispatcher."""
+
+    def claims(self, courier: "Courier", most: int) -> list[tuple[LiveJob, list[DueRecipient]]]: ...
+    def used(self) -> list[tuple[str, float]]: ...
+    def has_work(self, courier: "Courier") -> bool: ...
+    def is_wanted(self, courier: "Courier") -> bool: ...
+    def allowed(self, job: LiveJob) -> bool: ...
+    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None: ...
+    def not_granted(self, job: LiveJob, ids: list[int]) -> None: ...
+    def recorded(self, job: LiveJob, records: list[Record]) -> None: ...
+    def relay_changed(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Claim:
+    """Recipients of one transaction, and the connection that they go by."""
+
+    link: Link
+    job: LiveJob
+    recipients: list[DueRecipient]
+
+    @property
+    def ids(self) -> list[int]:
+        return [recipient.id for recipient in self.recipients]
+
+
+class Courier:
+    """See the module. `limit` is how many recipients a transaction gets: as configured, or fewer if the relay says so."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        work: Work,
+        journal: Journal,
+        bodies: BodyReader,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.relay = relay
+        self.limit = relay.recipients_per_message
+        self._work = work
+        self._journal = journal
+        self._bodies = bodies
+        self._clock = clock
+        self._monotonic = monotonic
+        self._concurrency = Concurrency(relay.connections)
+        self._pool = Pool(
+            relay, self._concurrency, monotonic, ready=self._pump_soon, left=self._left, changed=work.relay_changed
+        )
+        self._launch: asyncio.Task[None] | None = None
+        self._recorder = Recorder(relay.name, journal, clock, work.recorded)
+        self._pumping = False
+        self._busy = False
+        self._stall: asyncio.TimerHandle | None = None
+        self._count = 0
+
+    # --- for the dispatcher -------------------------------------------------------------------------------------------
+
+    @property
+    def health(self) -> Health:
+        return self._pool.health
+
+    @property
+    def suspicion(self) -> Fault | None:
+        """What may be wrong with the relay, while a connection takes long to open."""
+        return self._pool.suspicion
+
+    @property
+    def connected(self) -> int:
+        """Open connections."""
+        return len(self._pool.open)
+
+    def staff(self) -> None:
+        """If there is work, let the connections take it up, and open more if they are too few."""
+        if not self._pool.retired and self._has_use():
+            self._pump_soon()
+
+    def rest(self) -> float | None:
+        """Seconds until the relay may be tried again, None if it does not rest or nobody waits for it."""
+        if self.health.up or self._pool.workers or not self._has_use():
+            return None
+        return max(self.health.until - self._monotonic(), 0.0)
+
+    def _has_use(self) -> bool:
+        """Whether a connection is of use: for a message, or to see whether a relay that was down is back."""
+        return self._work.has_work(self) if self.health.up else self._work.is_wanted(self)
+
+    def retire(self) -> None:
+        """The relay is gone from the configuration, or has changed, or the agent stops."""
+        self._pool.retire()
+
+    async def finish(self) -> None:
+        """Return when every open message has ended, and its outcome is with the store."""
+        self.retire()
+        while tasks := [*self._pool.workers, *([self._launch] if self._launch else [])]:
+            await asyncio.wait(tasks)
+        self._recorder.flush()
+
+    def _left(self) -> None:
+        self._work.relay_changed() if not self.health.up else self.staff()
+
+    def _launched(self, task: "asyncio.Task[None]") -> None:
+        self._launch = None
+        tell_error(task, self.relay.name)
+        self._pump_soon()
+
+    # --- claims -----------------------------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        """All that happens in one round of the loop is written, and made up for, together."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if self._launch is not None:
+            return  # it pumps again when it has begun: till then what ends and what becomes free collects
+        self._recorder.flush()
+        if self._pool.retired or not self._has_use():
+            self._busy = False
+            return
+        claims = self._take() if self.health.up else []
+        if claims:
+            failpoint("before-intent")
+            ids = [id_ for claim in claims for id_ in claim.ids]
+            try:
+                # Asked for here, so that it shares the commit of the outcomes above.
+                granting = self._journal.claim(ids, self.relay.name, self._clock(), self._work.used())
+            except DatabaseError:
+                for claim in claims:
+                    self._pool.free(claim.link)
+                return
+            self._launch = asyncio.get_running_loop().create_task(self._begin_all(claims, granting))
+            self._launch.add_done_callback(self._launched)
+        self._busy = self._has_use()
+        if self._busy:
+            self._pool.grow()
+            if self._stall is None:
+                self._stall = asyncio.get_running_loop().call_later(STALL, self._look_at_stall, self._count)
+
+    def _look_at_stall(self, count: int) -> None:
+        self._stall = None
+        if self._busy and not self._pool.retired:
+            if self._count == count:
+                self._concurrency.stalled(self._monotonic())
+            self._pump_soon()
+
+    def _take(self) -> list[_Claim]:
+        """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
+        claims: list[_Claim] = []
+        now = self._monotonic()
+        for load in (0, 1):
+            room = [
+                link
+                for number, link in enumerate(self._pool.open)
+                if link.load == load and self._has_room(link, now, surplus=number >= self._concurrency.width)
+            ]
+            found = self._work.claims(self, len(room))
+            for link, (job, recipients) in zip(room, found, strict=False):
+                link.load += 1
+                link.since = now
+                link.large = recipients[0].message.size > WHOLE
+                claims.append(_Claim(link, job, recipients))
+            if len(found) < len(room):
+                break
+        return claims
+
+    def _has_room(self, link: Link, now: float, *, surplus: bool) -> bool:
+        """Whether a connection can have one more message; one that is `surplus` ends where it has none."""
+        if not link.session.usable or link.ended.is_set():
+            return False
+        if surplus:
+            if not link.load:
+                link.ended.set()
+            return False
+        # Nobody gets in line behind what takes long.
+        return not link.load or (link.session.depth > 1 and not link.large and now - link.since <= _LONG)
+
+    async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
+        """Read the messages while the intents are being written, then begin."""
+        try:
+            bodies = await self._bodies.many([(claim.job.name, claim.recipients[0].message) for claim in claims])
+            granted = await granting
+            failpoint("after-intent")
+        except BaseException:
+            for claim in claims:
+                self._pool.free(claim.link)
+            raise
+        if len(granted) < sum(len(claim.recipients) for claim in claims):
+            claims = [self._granted(claim, set(granted)) for claim in claims]
+        for claim, body in zip(claims, bodies, strict=True):
+            try:
+                self._begin(claim, body)
+            except DatabaseError:
+                self._pool.free(claim.link)
+
+    def _granted(self, claim: _Claim, granted: set[int]) -> _Claim:
+        missing = [id_ for id_ in claim.ids if id_ not in granted]
+        if not missing:
+            return claim
+        self._work.not_granted(claim.job, missing)
+        return _Claim(claim.link, claim.job, [each for each in claim.recipients if each.id in granted])
+
+    def _begin(self, claim: _Claim, body: Body | Exception) -> None:
+        if not claim.recipients:
+            self._pool.free(claim.link)
+        elif isinstance(body, Exception):
+            reason = str(body)
+            if not isinstance(body, BodyError):
+                # What nobody foresaw is temporary for the recipient, and loud.
+                path = printable(claim.recipients[0].message.path)
+                log("agent.task_failed", where=f"message {path} of {claim.job.name}", error=repr(body))
+                reason = f"internal error: {body!r}"
+            self._recorder.add(claim.job, claim.recipients, [deferred("4.3.0", reason)] * len(claim.recipients), "")
+            self._pool.free(claim.link)
+            self._pump_soon()
+        elif not self._may_go(claim.job) or not claim.link.session.usable:
+            self._journal.release(claim.ids)
+            self._work.put_back(claim.job, claim.recipients)
+            self._pool.free(claim.link)
+        else:
+            first = claim.recipients[0]
+            envelope = Envelope(
+                claim.job.manifest.sender,
+                [recipient.address for recipient in claim.recipients],
+                first.message.size,
+                first.message.eight_bit,
+                claim.job.manifest.sender_smtputf8 or first.smtputf8,
+            )
+            claim.link.session.begin(envelope, body, partial(self._done, claim), partial(self._may_go, claim.job))
+
+    def _may_go(self, job: LiveJob) -> bool:
+        return not self._pool.retired and self._work.allowed(job)
+
+    def _done(self, claim: _Claim, done: Transaction) -> None:
+        if done.bug is not None:
+            log("agent.task_failed", where=f"relay {self.relay.name}", error=repr(done.bug))
+        if done.limit is not None and done.limit < self.limit:
+            self.limit = max(done.limit, 1)
+            log("relay.limit", relay=self.relay.name, recipients=self.limit)
+        self._count += 1
+        busy = done.fault is not None and done.fault.kind is FaultKind.BUSY and self._pool.others(claim.link)
+        if busy or done.pushed_back:
+            self._pool.pushed_back()
+        if done.fault is not None:
+            if not busy:
+                self._pool.fault(done.fault)
+        elif done.dropped is not None:
+            self._pool.dropped(done.dropped)
+        elif done.outcomes[0].result is not Result.RETURNED:
+            self.health.worked()
+            self._concurrency.ended(self._monotonic(), self.connected, busy=self._busy)
+        tell(claim.job, claim.recipients, done.outcomes, self.relay.name)
+        self._recorder.add(claim.job, claim.recipients, done.outcomes, claim.link.session.remote_mta)
+        self._pool.free(claim.link)
+        self._pump_soon()

@@ -1,0 +1,268 @@
+"""Takes complete uploads and makes jobs of them.
+
+Uploads are looked at in worker threads; those that are complete are claimed, taken, examined, put into the database,
+accepted in one commit, and only then moved to where they belong: many small ones in one go, a large one by itself.
+Whatever goes wrong before that commit, the uploads go back to new/.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from spoold.agent.configuration import Settings
+from spoold.core.problem import printable
+from spoold.event import log
+from spoold.intake.acceptance import is_large
+from spoold.intake.batch import Batches, Complete
+from spoold.intake.custody import give_back, remove_rest, set_aside
+from spoold.intake.inbox import Inbox, LargeReadingError, Upload
+from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.report.projector import Projector
+from spoold.storage.admission import Admission
+from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.tally import Tally
+
+_DISK = "the disk is nearly full; it is taken when there is room"
+#: Uploads that are looked at and taken in one go, at most.
+_BATCH = 50
+#: Large uploads of so many users are taken at the same time, at most: one user's wait for each other.
+_USERS = 4
+
+
+class Intake:
+    """See the module. `accepted` is told the ids of the new jobs that are to be sent, from worker threads."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        admission: Admission,
+        projector: Projector,
+        settings: Settings,
+        tally: Tally,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        accepted: Callable[[list[int]], None],
+        reserve: int,
+    ) -> None:
+        self._spool = spool
+        self._admission = admission
+        self._projector = projector
+        self._settings = settings
+        self._monotonic = monotonic
+        self._accepted = accepted
+        self._batches = Batches(
+            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
+        )
+        self._reserve = reserve
+        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
+        self._pickups = Pickups(spool, clock=clock)
+        self._uploads: dict[str, Upload] = {}
+        # One: a second would only take Python's lock from the first at every step.
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        self._large_threads = [ThreadPoolExecutor(1, thread_name_prefix="large") for _ in range(_USERS)]
+        self._users: dict[int, int] = {}
+        self._renamed: set[str] = set()
+        self._stopping = False
+        #: A scan may be on its way when the end comes: threads that have ended take nothing more.
+        self._submitting = threading.Lock()
+
+    # --- for the event loop -----------------------------------------------------------------------------------------
+
+    def use(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inbox.policy = settings.policy
+        self._inbox.zone = settings.defaults.zone
+        for upload in list(self._uploads.values()):
+            upload.look_at = 0.0
+
+    def hint(self, name: str, *, renamed_in: bool = False) -> None:
+        """The upload `name` came, by a rename from outside new/ or otherwise, or has gone."""
+        if renamed_in:
+            self._renamed.add(name)
+        else:
+            self._renamed.discard(name)
+        upload = self._uploads.get(name)
+        if upload is not None:
+            upload.renamed_in = upload.renamed_in or renamed_in
+            upload.look_at = 0.0
+
+    def scan(self) -> float | None:
+        """Look for uploads and start what is due; returns the seconds until the next look is due, None without
+        uploads.
+        """
+        if self._stopping:
+            return None
+        now = self._monotonic()
+        names = set(self._spool.jobs("new"))
+        for upload in list(self._uploads.values()):
+            if upload.name not in names and not upload.busy and upload.finish is None:
+                self._uploads.pop(upload.name, None)
+        for name in names - self._uploads.keys():
+            self._uploads[name] = Upload(name, now, now, name in self._renamed)
+            log("upload.seen", upload=printable(name))
+        self._renamed &= names
+        wait: float | None = None
+        due: list[Upload] = []
+        for upload in list(self._uploads.values()):
+            if upload.busy:
+                continue
+            if upload.look_at <= now:
+                due.append(upload)
+            else:
+                wait = upload.look_at - now if wait is None else min(wait, upload.look_at - now)
+        with self._submitting:
+            if self._stopping:
+                return None
+            for upload in due:
+                upload.busy = True
+            for start in range(0, len(due), _BATCH):
+                self._threads.submit(self._handle, due[start : start + _BATCH])
+        return wait
+
+    @property
+    def waiting(self) -> list[Upload]:
+        """The uploads that are not complete yet, by name."""
+        return sorted(self._uploads.values(), key=lambda upload: upload.name)
+
+    @property
+    def settling(self) -> bool:
+        """Whether an upload is about to be taken: it is being looked at, or only time is missing."""
+        return any(
+            upload.busy or not upload.looked or (upload.waits_for or "").endswith("without a change")
+            for upload in list(self._uploads.values())
+        )
+
+    def stop(self) -> None:
+        """End; what is being taken is finished first."""
+        with self._submitting:
+            self._stopping = True
+        self._threads.shutdown(cancel_futures=True)
+        for threads in self._large_threads:
+            threads.shutdown(cancel_futures=True)
+
+    # --- in a worker thread -----------------------------------------------------------------------------------------
+
+    def _handle(self, uploads: list[Upload]) -> None:
+        """Look at these, and take those that are complete: the small ones in one go, each large one by itself."""
+        small: list[Complete] = []
+        for upload in uploads:
+            with self._batches.telling(upload):
+                try:
+                    complete = self._complete(upload)
+                except LargeReadingError:
+                    self._submit_large(upload, self._handle_large, upload)
+                    continue
+                if complete is not None and is_large(complete.seen.entries):
+                    self._submit_large(upload, self._batches.enlist, [complete], self._settings)
+                elif complete is not None:
+                    small.append(complete)
+        if small:
+            self._batches.enlist(small, self._settings)
+
+    def _handle_large(self, upload: Upload) -> None:
+        """The same of one that takes long to look at."""
+        with self._batches.telling(upload):
+            upload.patient = True
+            try:
+                complete = self._complete(upload)
+            finally:
+                upload.patient = False
+            if complete is not None:
+                self._batches.enlist([complete], self._settings)
+
+    def _submit_large(self, upload: Upload, work: Callable[..., None], *values: object) -> None:
+        """Do it in the thread of the user whose upload it is."""
+        with self._submitting:
+            if not self._stopping:
+                user = self._users.setdefault(upload.owner, len(self._users))
+                self._large_threads[user % _USERS].submit(work, *values)
+
+    def _complete(self, upload: Upload) -> Complete | None:
+        complete = self._look(upload)
+        if complete is None:
+            upload.busy = False
+        else:
+            # The next folder of this name has to show by itself how it came.
+            self._renamed.discard(upload.name)
+        return complete
+
+    def _look(self, upload: Upload) -> Complete | None:
+        """The upload if it is complete."""
+        if upload.finish is not None:
+            upload.finish()
+            return None
+        begun = self._monotonic()
+        try:
+            with self._spool.job("new", upload.name) as root:
+                seen = self._inbox.look(root, upload)
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            self._look_at_file(upload, begun)
+            return None
+        verdict = seen.verdict
+        if verdict.rule is None:
+            upload.waits_for = verdict.waits_for
+            # What changes inside an upload is not notified: look again soon, but not all the time.
+            cost = self._monotonic() - begun
+            soonest = max(1.0, 10 * cost)
+            upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))
+            return None
+        if self._spool.files.free_bytes(self._spool.root) < self._reserve:
+            upload.tell(_DISK)
+            upload.look_at = begun + 5.0
+            return None
+        errors = [*self._pickups.errors.pop(upload.name, ()), *verdict.errors]
+        return Complete(upload, seen, verdict.rule, errors)
+
+    def _look_at_file(self, upload: Upload, begun: float) -> None:
+        """A single message that brings its envelope becomes an upload; any other file is no job."""
+        found = self._pickups.look(upload, self._settings.policy, begun)
+        if isinstance(found, str):
+            if found.startswith(NO_JOB):
+                upload.tell(found)
+                upload.look_at = begun + 10.0
+            else:
+                upload.waits_for = found
+                upload.look_at = begun + 1.0
+        elif self._spool.files.free_bytes(self._spool.root) - found.size < self._reserve:
+            upload.tell(_DISK)
+            upload.look_at = begun + 5.0
+        elif (name := self._pickups.take(found)) is not None:
+            log("upload.seen", upload=printable(name))
+            self._uploads.setdefault(name, Upload(name, begun, begun))
+
+    def _enlisted(self, batch: list[Complete]) -> None:
+        for one in batch:
+            self._uploads.pop(one.upload.name, None)
+        self._accepted([one.job.job_id for one in batch if not one.job.state.final])
+
+    # --- at start ---------------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Finish or undo what a killed process had begun; before anything else uses the spool."""
+        self._admission.discard_unaccepted()
+        self._pickups.recover()
+        spool = self._spool
+        for name in spool.hidden("new", TAKEN):
+            with contextlib.suppress(OSError):
+                spool.files.remove_tree(spool.fd("new"), TAKEN + name)
+        claims = spool.hidden("new", CLAIM)
+        for name in sorted({*claims, *spool.hidden("active", TAKE)}):
+            claimed = spool.files.stat(spool.fd("new"), (CLAIM + name,))
+            job = self._admission.claimed_by(name, claimed.inode if claimed else 0)
+            if job is None:
+                give_back(spool, name)
+                continue
+            if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
+                spool.move(TAKE + name, "active", job[1].folder, job[0])
+            set_aside(spool, name, job[0])
+            spool.files.sync(spool.fd("new"))
+            with contextlib.suppress(OSError):
+                remove_rest(spool, job[0])
+        for job_id in self._admission.unsettled():
+            # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
+            self._projector.write(job_id)
+        self._admission.settle()
