@@ -5,13 +5,21 @@ They begin at nothing with each start, as Prometheus' counters may. Each number 
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from spoold.core.state import JobState, RecipientState
-from spoold.report.metric import RESULTS, Figures, Histogram
 from spoold.storage.record import Record
 
+#: What an attempt may end in; the words are those of attempts.jsonl.
+RESULTS = (
+    RecipientState.SENT,
+    RecipientState.FAILED,
+    RecipientState.DEFERRED,
+    RecipientState.UNCERTAIN,
+    RecipientState.EXPIRED,
+)
 _DELAYS = (0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 432000.0)
 _COMMITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -31,6 +39,30 @@ class Taken(StrEnum):
     REJECTED = "rejected"
     DUPLICATE = "duplicate"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many values fell into each bucket: `counts` has one more than `bounds`, what was above the last; `total` is their sum."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the agent counted since its start. `delays` are by relay, in seconds from when a job could first be sent;
+    `waits` by the rate's kind: how often, and for how many seconds in all; `intake` counts uploads by result; `reports` are
+    the CPU seconds that writing them took."""
+
+    attempts: Mapping[tuple[str, RecipientState], int]
+    delays: Mapping[str, Histogram]
+    waits: Mapping[str, tuple[int, float]]
+    intake: Mapping[str, int]
+    accepted: int
+    commits: Histogram
+    reports: float
 
 
 class _Distribution:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from spoold.agent.configuration import Defaults
 from spoold.agent.control_file import Control, Signal
-from spoold.agent.terms import compact_of, terms_of, timing_errors
 from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.state import JobState, Standing
+from spoold.core.terms import Defaults, terms_of, timing_errors
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.delivery.job import LiveJob
 from spoold.event import log
 from spoold.report.projector import Projector
+from spoold.storage.manifest import compact_of
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 

@@ -3,12 +3,12 @@
 import contextlib
 from zoneinfo import ZoneInfo
 
-from spoold.agent.terms import manifest_of
 from spoold.core.document.reader import DocumentError
 from spoold.core.state import UNCERTAIN_REST, OnUncertain
 from spoold.event import log
 from spoold.intake.scan import Intake
 from spoold.report.projector import Projector
+from spoold.storage.manifest import manifest_of
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 

@@ -17,8 +17,9 @@ from spoold.agent.notice import Notices
 from spoold.agent.order import Orders
 from spoold.agent.purge import Purge
 from spoold.agent.recovery import recover
+from spoold.agent.survey import Survey
 from spoold.agent.systemd import ServiceManager
-from spoold.agent.terms import compact_of, manifest_of, terms_of
+from spoold.core.terms import terms_of
 from spoold.delivery.body import BodyReader
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.delivery.job import LiveJob
@@ -33,6 +34,7 @@ from spoold.storage.admission import Admission
 from spoold.storage.clock import catch_up
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
+from spoold.storage.manifest import compact_of, manifest_of
 from spoold.storage.outbox import Outbox
 from spoold.storage.record import JobRow
 from spoold.storage.schema import SCHEMA
@@ -155,19 +157,19 @@ class Supervisor:
         self._intake = Intake(
             self._spool,
             admission,
-            self._projector,
             self._configuration.settings,
             self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
+            report=self._projector.write,
             accepted=lambda job_ids: self._soon(self._accepted, job_ids),
             reserve=self._reserve,
         )
+        self._survey = Survey(self._dispatcher, self._intake, clock=self._clock, monotonic=self._monotonic)
         self._bulletin = Bulletin(
             self._spool,
             self._store,
-            self._dispatcher,
-            self._intake,
+            self._survey,
             self._tally,
             clock=self._clock,
             monotonic=self._monotonic,
@@ -280,7 +282,7 @@ class Supervisor:
                 if self._drain:
                     parts.append(group.create_task(self._watch_drain(), name="drain"))
                 log("agent.started", version=__version__, spool=str(self._spool.path), jobs=len(self._dispatcher.jobs))
-                self._service_manager.ready(self._bulletin.summary())
+                self._service_manager.ready(self._survey.summary())
                 await self._stop.wait()
                 self._state = "stopping"
                 self._dispatcher.stop()
@@ -399,7 +401,7 @@ class Supervisor:
 
     async def _tell(self) -> None:
         while True:
-            self._service_manager.status(self._bulletin.summary())
+            self._service_manager.status(self._survey.summary())
             begun = self._monotonic()
             await self._publish()
             await asyncio.sleep(max(_STATUS_EVERY, min(_STATUS_LATEST, _STATUS_SHARE * (self._monotonic() - begun))))
@@ -445,7 +447,7 @@ class Supervisor:
                 terms = terms_of(job.manifest.timing, configuration.defaults, job.accepted_at)
                 self._dispatcher.retime(job, terms)
             log("agent.reloaded", changed=changed)
-        self._service_manager.ready(self._bulletin.summary())
+        self._service_manager.ready(self._survey.summary())
 
     def _database_failed(self, error: Exception) -> None:
         """Nothing can be recorded any more: end. From the database's thread."""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spoold.agent.configuration import Configuration, Defaults
+from spoold.agent.configuration import Configuration
 from spoold.cli.setting import ConfigForm, RelaySection
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document.form import validate
 from spoold.core.document.reader import Document, DocumentError, load
 from spoold.core.manifest import DEFAULT_RELAY
 from spoold.core.problem import Problem, UserError, printable, shown
+from spoold.core.terms import Defaults
 from spoold.delivery.limiter import Limits
 from spoold.smtp.relay import Relay, SecretError, Security, Timeouts
 

@@ -9,17 +9,18 @@ import secrets
 import socket
 from collections.abc import Iterator
 
-from spoold.agent.terms import manifest_of, terms_of
 from spoold.cli.command import configuration, open_spool
 from spoold.core.completeness import REPORT
 from spoold.core.manifest import check_path
 from spoold.core.message.wire import MessageError, prepare
 from spoold.core.problem import printable
 from spoold.core.state import RecipientState
+from spoold.core.terms import terms_of
 from spoold.job import JobError
 from spoold.report.dsn import Origin, delivery_status
 from spoold.storage.archive import Archive, Undelivered
 from spoold.storage.files import NotRegularError
+from spoold.storage.manifest import manifest_of
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool, valid_name
 

@@ -1,52 +1,21 @@
-"""The command line (CONTRACT §8): arguments in, exit code out. Errors are lines on standard error, never a traceback."""
+"""The command line (CONTRACT §8), under the name `spoold` or, as a link, `sendmail`."""
 
-import importlib
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
-from spoold.cli.parser import parser
-from spoold.core.problem import UserError, printable
+from spoold.cli.invocation import invoke
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 1 wrong or failed, 2 wrong usage or configuration."""
+    """Run one command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if (mail := _sendmail(arguments)) is not None:
         from spoold.cli.handover import sendmail
 
         return sendmail.run(*mail)
-    options = parser().parse_args(arguments)
-    try:
-        module, _, function = options.run.rpartition(".")
-        code: int = getattr(importlib.import_module(f"spoold.cli.{module}"), function)(options)
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        return _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
-    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        return _fail(f"internal error, a bug, please report it: {'; '.join(_causes(error))}", 1)
-
-
-def _causes(error: BaseException) -> Iterator[str]:
-    """What went wrong and where, in one line each: a report of a bug must be of use without a traceback."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _causes(each)
-        return
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    yield printable(f"{type(error).__name__}: {error}{where}", 500)
+    return invoke(arguments)
 
 
 def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:
@@ -57,12 +26,6 @@ def _sendmail(arguments: list[str]) -> tuple[list[str], str | None] | None:
     elif arguments[:1] and arguments[0].startswith("--config="):
         config_file, arguments = arguments[0].partition("=")[2], arguments[1:]
     return (arguments[1:], config_file) if arguments[:1] == ["sendmail"] else None
-
-
-def _fail(text: str, code: int) -> int:
-    for line in text.splitlines():
-        print(f"spoold: {line}", file=sys.stderr)
-    return code
 
 
 def entry() -> NoReturn:

@@ -16,7 +16,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from spoold.agent.terms import manifest_errors, terms_of
 from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.cli.config import Config
 from spoold.cli.handover.job import entries_of, open_folder, read_job
@@ -27,7 +26,7 @@ from spoold.core.schedule.forecast import Forecast, Load, forecast
 from spoold.core.schedule.planner import JobSnapshot
 from spoold.core.schedule.rate import advance, permit_at
 from spoold.core.state import RecipientState
-from spoold.delivery.job import Terms
+from spoold.core.terms import Terms, manifest_errors, terms_of
 from spoold.delivery.limiter import Limiter, speed
 from spoold.intake.examination import Examination
 from spoold.storage.files import Files

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.core.schedule.forecast import Forecast, forecast
 from spoold.core.schedule.planner import may_send, moment, standing, wakes_at
 from spoold.core.state import JobState, RecipientState, Standing
+from spoold.core.terms import Terms
 from spoold.delivery.body import BodyReader
 from spoold.delivery.claim import Claims
 from spoold.delivery.courier import Courier
-from spoold.delivery.job import LiveJob, Terms
+from spoold.delivery.job import LiveJob
 from spoold.delivery.limiter import Limiter
 from spoold.delivery.prefetch import Prefetch
 from spoold.delivery.rotation import Rotation

@@ -1,14 +1,11 @@
 """A job that is not done, as the running agent holds it: what the database says, and what is under way right now."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import tzinfo
 
-from spoold.core.manifest import Manifest, Priority
-from spoold.core.schedule.planner import JobSnapshot, Schedule
-from spoold.core.schedule.rate import Rate
-from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.manifest import Manifest
+from spoold.core.schedule.planner import JobSnapshot
 from spoold.core.state import RecipientState, Standing
+from spoold.core.terms import Terms
 from spoold.delivery.backlog import FIRST, Backlog
 from spoold.storage.record import DueRecipient, JobRow
 
@@ -16,20 +13,6 @@ from spoold.storage.record import DueRecipient, JobRow
 AHEAD = 100
 
 _UNFINISHED = tuple(state for state in RecipientState if not state.final)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """When a job may send, and how it retries: its manifest's timing with the agent's defaults applied."""
-
-    retry: RetryPolicy
-    schedule: Schedule
-    send_after: float | None
-    expires_at: float | None
-    zone: tzinfo
-    rate: Rate | None
-    domain_rates: Mapping[str, Rate]
-    priority: Priority
 
 
 @dataclass(slots=True)

@@ -11,21 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from spoold.agent.configuration import Settings
-from spoold.agent.terms import compact_of, manifest_errors, terms_of
 from spoold.core.completeness import HOLD, MANIFEST, Rule
 from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing
+from spoold.core.terms import manifest_errors, terms_of
 from spoold.intake.custody import ChangedError, Taken
 from spoold.intake.examination import Examination, Findings
 from spoold.intake.inbox import LARGE_READING, Seen, read_manifest
+from spoold.intake.settings import Settings
 from spoold.intake.time_limit import TimeLimit
 from spoold.intake.worker import examine_apart
 from spoold.storage.admission import Admission, Candidate, TwinError, rows_of
 from spoold.storage.files import Entry
+from spoold.storage.manifest import compact_of
 from spoold.storage.record import Admitted, NewMessage, NewRecipient
 from spoold.storage.spooldir import Spool, clean_name, valid_name
 

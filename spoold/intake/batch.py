@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from spoold.agent.configuration import Settings
 from spoold.core.completeness import Rule
 from spoold.core.problem import printable
 from spoold.core.state import JobState
@@ -32,8 +31,8 @@ from spoold.intake.custody import (
     take,
 )
 from spoold.intake.inbox import Seen, Upload
+from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
-from spoold.report.projector import Projector
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.files import NotRegularError
@@ -71,22 +70,23 @@ class Complete:
 
 
 class Batches:
-    """See the module. For intake's threads; `enlisted` is told of the uploads that have become jobs, in their folders."""
+    """See the module. For intake's threads; `report` writes that of a job, `enlisted` is told of the uploads that have become
+    jobs, in their folders."""
 
     def __init__(
         self,
         spool: Spool,
         admission: Admission,
-        projector: Projector,
         tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        report: Callable[[int], None],
         enlisted: Callable[[list[Complete]], None],
     ) -> None:
         self._spool = spool
         self._admission = admission
-        self._projector = projector
+        self._report = report
         self._tally = tally
         self._monotonic = monotonic
         self._enlisted = enlisted
@@ -113,7 +113,7 @@ class Batches:
         batch = self._each(batch, lambda one: set_aside(self._spool, one.name, one.job.name))
         batch = self._together(batch, lambda: self._sync("new"))
         batch = self._each(batch, self._remove_rest)
-        batch = self._each(batch, self._report)
+        batch = self._each(batch, self._report_ended)
         batch = self._together(batch, lambda: self._admission.settle([one.job.job_id for one in batch]))
         for one in batch:
             job = one.job
@@ -265,10 +265,10 @@ class Batches:
             problem = f"was taken; it cannot be removed: {error.strerror}"
             log("upload.problem", upload=printable(one.name), problem=problem)
 
-    def _report(self, one: Complete) -> None:
+    def _report_ended(self, one: Complete) -> None:
         """A job that has ended is told of by nobody else; one with bad recipients tells of them before it sends."""
         if one.job.failed or one.job.state.final:
-            self._projector.write(one.job.job_id)
+            self._report(one.job.job_id)
 
 
 def _tell(accepted: Accepted, rule: Rule) -> None:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from spoold.agent.configuration import Settings
 from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
@@ -18,7 +17,7 @@ from spoold.intake.batch import Batches, Complete
 from spoold.intake.custody import give_back, remove_rest, set_aside
 from spoold.intake.inbox import Inbox, LargeReadingError, Upload
 from spoold.intake.pickup import NO_JOB, Pickups
-from spoold.report.projector import Projector
+from spoold.intake.settings import Settings
 from spoold.storage.admission import Admission
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
 from spoold.tally import Tally
@@ -31,29 +30,30 @@ _USERS = 4
 
 
 class Intake:
-    """See the module. `accepted` is told the ids of the new jobs that are to be sent, from worker threads."""
+    """See the module. From worker threads `report` writes that of a job, and `accepted` is told the ids of the new jobs that
+    are to be sent."""
 
     def __init__(
         self,
         spool: Spool,
         admission: Admission,
-        projector: Projector,
         settings: Settings,
         tally: Tally,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        report: Callable[[int], None],
         accepted: Callable[[list[int]], None],
         reserve: int,
     ) -> None:
         self._spool = spool
         self._admission = admission
-        self._projector = projector
+        self._report = report
         self._settings = settings
         self._monotonic = monotonic
         self._accepted = accepted
         self._batches = Batches(
-            spool, admission, projector, tally, clock=clock, monotonic=monotonic, enlisted=self._enlisted
+            spool, admission, tally, clock=clock, monotonic=monotonic, report=report, enlisted=self._enlisted
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
@@ -264,5 +264,5 @@ class Intake:
                 remove_rest(spool, job[0])
         for job_id in self._admission.unsettled():
             # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
-            self._projector.write(job_id)
+            self._report(job_id)
         self._admission.settle()

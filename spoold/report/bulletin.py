@@ -1,16 +1,15 @@
-"""What the agent says of itself: SPOOL/status.json, metrics.prom and index.html, and one line for the service manager."""
+"""What the agent says of itself: SPOOL/status.json, metrics.prom and index.html."""
 
 import os
 from collections.abc import Callable
 from datetime import tzinfo
+from typing import Protocol
 
 from markupsafe import Markup
 
 from spoold import __version__
 from spoold.core.problem import printable
-from spoold.delivery.dispatcher import Dispatcher
 from spoold.event import log
-from spoold.intake.scan import Intake
 from spoold.report.agent import AgentState, JobsState, RelayState, UploadState, agent_json, jobs_state
 from spoold.report.metric import Now, Queue, metrics, queue_of
 from spoold.report.page import PAGE, prepare, spool_page
@@ -27,15 +26,31 @@ _PAGE_LATEST = 60.0
 _DONE = 100
 
 
+class Survey(Protocol):
+    """What the running agent knows of itself. Moments are POSIX seconds; for any thread."""
+
+    @property
+    def sent(self) -> int:
+        """Recipients since the start."""
+
+    @property
+    def disk_full(self) -> bool: ...
+
+    def now(self) -> Now: ...
+    def relays(self) -> list[RelayState]: ...
+    def uploads(self) -> list[UploadState]: ...
+    def ways(self) -> dict[int, tuple[str, float]]:
+        """Of each live job by id: its relay, and from when on it could be sent."""
+
+
 class Bulletin:
-    """Gathers what dispatcher, intake and store know. `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+    """Writes what the store and the running agent know. `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
 
     def __init__(
         self,
         spool: Spool,
         store: Store,
-        dispatcher: Dispatcher,
-        intake: Intake,
+        survey: Survey,
         tally: Tally,
         *,
         clock: Callable[[], float],
@@ -43,8 +58,7 @@ class Bulletin:
     ) -> None:
         self._spool = spool
         self._store = store
-        self._dispatcher = dispatcher
-        self._intake = intake
+        self._survey = survey
         self._tally = tally
         self._clock = clock
         self._monotonic = monotonic
@@ -54,21 +68,11 @@ class Bulletin:
         self._lines: tuple[tuple[int, tzinfo], tuple[Markup, Markup, bool]] | None = None
         self._page_at = float("-inf")
 
-    def summary(self) -> str:
-        """One line."""
-        jobs = list(self._dispatcher.jobs.values())
-        down = [name for name, courier in self._dispatcher.couriers.items() if not courier.health.up]
-        text = (
-            f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
-        )
-        return text + (f"; relay down: {', '.join(down)}" if down else "")
-
     def write(self, word: str, zone: tzinfo) -> None:
         """Write the files; `word` is running, stopping or stopped. For a thread."""
         now = self._clock()
-        since = now - self._monotonic()
         warnings = []
-        if self._dispatcher.disk_full:
+        if self._survey.disk_full:
             warnings.append("the disk is nearly full: nothing is sent and nothing is taken until there is room")
         state = AgentState(
             version=__version__,
@@ -76,22 +80,9 @@ class Bulletin:
             state=word,
             started_at=self._started_at,
             now=now,
-            sent=self._dispatcher.sent,
-            relays=[
-                RelayState(
-                    name,
-                    courier.relay.address,
-                    courier.health.up,
-                    courier.connected,
-                    None if courier.health.fault is None else str(courier.health.fault),
-                    None if courier.health.up else since + courier.health.until,
-                )
-                for name, courier in list(self._dispatcher.couriers.items())
-            ],
-            uploads=[
-                UploadState(printable(upload.name), upload.waits_for or "a first look", since + upload.first_seen)
-                for upload in self._intake.waiting
-            ],
+            sent=self._survey.sent,
+            relays=self._survey.relays(),
+            uploads=self._survey.uploads(),
             jobs=self._state_of_jobs(zone),
             warnings=warnings,
         )
@@ -110,22 +101,18 @@ class Bulletin:
         if self._jobs is None or self._jobs[:2] != (commits, zone):
             live = self._store.live_jobs()
             state = jobs_state(live, self._store.done_jobs(), zone)
-            ways = self._ways()
+            ways = self._survey.ways()
             self._queue = queue_of(live, ways)
             # One that has just been accepted may not have its relay yet; then it is looked at once more.
             self._jobs = (commits, zone, state) if all(job.id in ways for job in live) else None
             return state
         return self._jobs[2]
 
-    def _ways(self) -> dict[int, tuple[str, float]]:
-        """Of each live job by id: its relay, and from when on it could be sent."""
-        home = self._dispatcher.routes.home
-        return {job.id: (home(job), job.sendable_from) for job in list(self._dispatcher.jobs.values())}
-
     def _metrics(self, state: AgentState) -> bytes:
         spool = printable(os.path.abspath(self._spool.path), 500)
-        now = Now(self._dispatcher.open, self._dispatcher.throttled)
-        return metrics(state, spool, self._queue, now, self._tally.figures(relay.name for relay in state.relays))
+        return metrics(
+            state, spool, self._queue, self._survey.now(), self._tally.figures(relay.name for relay in state.relays)
+        )
 
     def _write_page(self, state: AgentState, zone: tzinfo) -> None:
         prepare()

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from spoold.agent.terms import manifest_of
 from spoold.core.document.reader import DocumentError
 from spoold.core.problem import printable
+from spoold.storage.manifest import manifest_of
 from spoold.storage.record import JobRow
 
 

@@ -17,29 +17,13 @@ from prometheus_client.utils import floatToGoString
 from spoold.core.state import JobState, RecipientState
 from spoold.report.agent import AgentState
 from spoold.storage.record import JobRow
+from spoold.tally import RESULTS, Figures, Histogram
 
-#: What an attempt may end in; the words are those of attempts.jsonl.
-RESULTS = (
-    RecipientState.SENT,
-    RecipientState.FAILED,
-    RecipientState.DEFERRED,
-    RecipientState.UNCERTAIN,
-    RecipientState.EXPIRED,
-)
 #: The states of a recipient at rest: one in an open transaction counts as what it was before.
 _STATES = tuple(state for state in RecipientState if state is not RecipientState.SENDING)
 
 #: (the values of the labels but `spool`, the sample's value).
 _Sample = tuple[tuple[str, ...], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How many values fell into each bucket: `counts` has one more than `bounds`, what was above the last; `total` is their sum."""
-
-    bounds: Sequence[float]
-    counts: Sequence[int]
-    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +41,6 @@ class Now:
 
     open: int
     throttled: int
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What the agent counted since its start. `delays` are by relay, in seconds from when a job could first be sent;
-    `waits` by the rate's kind: how often, and for how many seconds in all; `intake` counts uploads by result; `reports` are
-    the CPU seconds that writing them took."""
-
-    attempts: Mapping[tuple[str, RecipientState], int]
-    delays: Mapping[str, Histogram]
-    waits: Mapping[str, tuple[int, float]]
-    intake: Mapping[str, int]
-    accepted: int
-    commits: Histogram
-    reports: float
 
 
 def queue_of(live: Iterable[JobRow], ways: Mapping[int, tuple[str, float]]) -> Queue:

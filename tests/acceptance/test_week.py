@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
-from spoold.agent.configuration import Defaults
-from spoold.agent.terms import terms_of
 from spoold.core.manifest import parse_manifest
 from spoold.core.message.wire import MessageFacts
 from spoold.core.outcome import Command, Reply, Result, read_reply
@@ -23,6 +21,7 @@ from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import DEFAULT
 from spoold.core.schedule.window import Windows
 from spoold.core.state import JobState, Standing, after_outcome
+from spoold.core.terms import Defaults, terms_of
 from spoold.delivery.courier import Courier
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.delivery.job import LiveJob

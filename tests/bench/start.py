@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from spoold.agent.terms import compact_of
 from spoold.cli import config
 from spoold.core.manifest import parse_manifest
 from spoold.core.message.wire import scan
@@ -19,6 +18,7 @@ from spoold.core.outcome import Outcome, Result
 from spoold.core.state import JobState, RecipientState, Standing, Transition
 from spoold.storage.admission import Admission, rows_of
 from spoold.storage.database import Database
+from spoold.storage.manifest import compact_of
 from spoold.storage.record import Admitted, DueRecipient, Message, NewMessage, NewRecipient, Record, id_in_job
 from spoold.storage.schema import SCHEMA
 from spoold.storage.store import Store

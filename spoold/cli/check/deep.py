@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from spoold.agent.terms import manifest_of
 from spoold.core.completeness import REPORT
 from spoold.core.document.reader import DocumentError
 from spoold.core.problem import printable
@@ -19,6 +18,7 @@ from spoold.report.proof import NAMES, Proof, Subject
 from spoold.report.table import ATTEMPTS, attempts_jsonl
 from spoold.storage.files import Kind, NotRegularError
 from spoold.storage.ledger import Ledger
+from spoold.storage.manifest import manifest_of
 from spoold.storage.record import JobRow
 from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from spoold.agent.configuration import Configuration, Defaults
-from spoold.agent.terms import timing_errors
+from spoold.agent.configuration import Configuration
 from spoold.cli import config
 from spoold.cli.command import UsageError
 from spoold.cli.handover.progress import Told, Unit, progress
@@ -32,6 +31,7 @@ from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.schedule.retry import DEFAULT
 from spoold.core.schedule.window import Windows
+from spoold.core.terms import Defaults, timing_errors
 from spoold.intake.examination import Examination
 from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
 from spoold.storage.record import NewRecipient

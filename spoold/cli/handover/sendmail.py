@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spoold.cli import config
+from spoold.cli.invocation import invoke
 from spoold.core.message.header import HeaderField, addresses, header_fields, recipients_of
 from spoold.core.message.wire import MessageError, scan
 from spoold.core.problem import printable
@@ -183,9 +184,7 @@ def _fail(text: str, code: int) -> int:
 
 
 def _show_queue(path: Path) -> int:
-    from spoold.cli import main
-
-    return os.EX_OK if main.main(["--config", str(path), "status"]) == 0 else os.EX_UNAVAILABLE
+    return os.EX_OK if invoke(["--config", str(path), "status"]) == 0 else os.EX_UNAVAILABLE
 
 
 def _send(found: Arguments, path: Path, stdin: BinaryIO) -> str:

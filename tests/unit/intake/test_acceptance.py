@@ -7,15 +7,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from spoold.agent.configuration import Defaults, Settings
 from spoold.core.completeness import IntakePolicy, Rule, Verdict
 from spoold.core.schedule.retry import DEFAULT
 from spoold.core.schedule.window import Windows
 from spoold.core.state import JobState, RecipientState
+from spoold.core.terms import Defaults
 from spoold.intake import acceptance
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared, is_large
 from spoold.intake.custody import Taken
 from spoold.intake.inbox import Seen
+from spoold.intake.settings import Settings
 from spoold.intake.time_limit import BOUNDLESS
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database

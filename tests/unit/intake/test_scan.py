@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
-from spoold.agent.configuration import Defaults, Settings
 from spoold.core.completeness import IntakePolicy
+from spoold.core.terms import Defaults
 from spoold.intake.scan import Intake
+from spoold.intake.settings import Settings
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 
@@ -34,11 +35,11 @@ def test_scan_that_the_end_overtakes_takes_nothing_and_raises_nothing(tmp_path: 
     intake = Intake(
         spool,
         nobody,
-        nobody,
         settings,
         nobody,
         clock=time.time,
         monotonic=time.monotonic,
+        report=nobody,
         accepted=nobody,
         reserve=0,
     )

@@ -1,31 +1,40 @@
-"""A manifest's wishes with the agent's defaults: the terms on which a job is sent."""
+"""The terms on which a job is sent: its manifest's wishes with the agent's defaults."""
 
-from collections.abc import Collection
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
-from spoold.agent.configuration import Defaults
-from spoold.core.compact import key_of, pack, unpack
-from spoold.core.manifest import Manifest, Timing, parse_manifest
+from spoold.core.manifest import Manifest, Priority, Timing
 from spoold.core.moment import for_people
 from spoold.core.problem import shown
 from spoold.core.schedule.planner import Schedule
-from spoold.delivery.job import Terms
-from spoold.storage.record import Compact, JobRow
+from spoold.core.schedule.rate import Rate
+from spoold.core.schedule.retry import RetryPolicy
+from spoold.core.schedule.window import Windows
 
 
-def manifest_of(job: JobRow, zone: ZoneInfo) -> Manifest:
-    """The manifest of an accepted job with the timing that counts now; `zone` is the agent's. Raises DocumentError."""
-    if job.compact is not None and job.compact.key == key_of(job.manifest, job.timing, zone.key):
-        return unpack(job.compact.manifest)
-    manifest = parse_manifest(job.manifest, zone=zone)
-    return manifest if job.timing is None else replace(manifest, timing=parse_manifest(job.timing, zone=zone).timing)
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the configuration gives to jobs that do not say otherwise, and the agent's own windows, which bind all."""
+
+    zone: ZoneInfo
+    retry: RetryPolicy
+    windows: Windows
 
 
-def compact_of(manifest: Manifest, source: bytes, timing: bytes | None, zone: ZoneInfo) -> Compact:
-    """What the database keeps so that `manifest_of` need not parse `source`, or the edited `timing`, again."""
-    return Compact(key_of(source, timing, zone.key), pack(manifest))
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When a job may send, and how it retries: its manifest's timing with the agent's defaults applied."""
+
+    retry: RetryPolicy
+    schedule: Schedule
+    send_after: float | None
+    expires_at: float | None
+    zone: tzinfo
+    rate: Rate | None
+    domain_rates: Mapping[str, Rate]
+    priority: Priority
 
 
 def terms_of(timing: Timing, defaults: Defaults, accepted_at: float) -> Terms:
