@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from spoold.core.completeness import CANCEL, HOLD, MANIFEST, RETRY
-from spoold.storage.files import Kind, NotRegularError
+from spoold.core.document.reader import READ_BYTES
+from spoold.storage.entry import Kind, NotRegularError
 from spoold.storage.spooldir import FOLDERS, Spool
 
 #: In the file RETRY this word asks for the *uncertain* recipients too.
 UNCERTAIN = "uncertain"
 _KNOWN = FOLDERS[1:]
-_MANIFEST_LIMIT = 64 * 1024 + 1
 #: A change within this many seconds before a look may have more of the same time behind it; it is looked at again.
 _RECENT = 2.0
 
@@ -122,7 +122,7 @@ class Control:
             manifest = None
             if identity != seen.manifest and entry is not None and entry.kind is Kind.FILE:
                 try:
-                    manifest = files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)
+                    manifest = files.read_small(root, (MANIFEST,), READ_BYTES)
                 except (NotRegularError, FileNotFoundError):
                     identity = None
         return Signal(

@@ -230,7 +230,7 @@ class Supervisor:
 
     def _read_jobs(self) -> tuple[list[JobRow], dict[int, float | None]]:
         rows = self._store.live_jobs()
-        return rows, self._store.first_due([row.id for row in rows])
+        return rows, self._store.agenda.first_due([row.id for row in rows])
 
     def _add(self, row: JobRow) -> LiveJob:
         defaults = self._configuration.defaults

@@ -19,7 +19,7 @@ from spoold.core.terms import terms_of
 from spoold.job import JobError
 from spoold.report.dsn import Origin, delivery_status
 from spoold.storage.archive import Archive, Undelivered
-from spoold.storage.files import NotRegularError
+from spoold.storage.entry import NotRegularError
 from spoold.storage.manifest import manifest_of
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool, valid_name

@@ -56,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
     sub = add("validate", "Say what intake would say about a job folder.")
     sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
-    sub.set_defaults(run="handover.job.validate")
+    sub.set_defaults(run="handover.validate.run")
 
     sub = add("seal", "Write SHA256SUMS into a job folder, so that it is taken the moment it is complete.")
     sub.add_argument("jobdir", metavar="JOBDIR", help="a job's folder")
-    sub.set_defaults(run="handover.job.seal")
+    sub.set_defaults(run="handover.seal.run")
 
     sub = add("pack", "Make a job folder of a message and a list of recipients.")
     _add_pack(sub)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.cli.config import Config
-from spoold.cli.handover.job import entries_of, open_folder, read_job
+from spoold.cli.handover.folder import entries_of, open_folder, read_job
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message.wire import MessageFacts
 from spoold.core.moment import for_people, rfc3339

@@ -15,7 +15,8 @@ from itertools import groupby
 from spoold.core.message.wire import prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
-from spoold.storage.files import NotRegularError, ReadBuffer
+from spoold.storage.entry import NotRegularError
+from spoold.storage.kernel import ReadBuffer
 from spoold.storage.record import Message
 from spoold.storage.spooldir import Spool
 

@@ -84,7 +84,7 @@ class Dispatcher:
             throttled=self._throttle,
             paused=self._kick.set,
         )
-        self._prefetch = Prefetch(store, threads, spawn=self._spawn, touch=self.touch)
+        self._prefetch = Prefetch(store.agenda, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
 
     # --- jobs and relays come and go ------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class Dispatcher:
     async def retry(self, job: LiveJob, *, uncertain: bool = False) -> int:
         """Make the deferred (or the uncertain) recipients due now; returns how many."""
         now = self._clock()
-        count = await self._store.retry_now(job.id, now, uncertain=uncertain)
+        count = await self._store.agenda.retry_now(job.id, now, uncertain=uncertain)
         job.due_at(now)
         self.touch(job)
         return count
@@ -262,7 +262,7 @@ class Dispatcher:
         await self._store.remember_clock(until)
 
     async def _shift_waits(self, job: LiveJob, by: float) -> None:
-        if await self._store.shift_due(job.id, self._clock(), by):
+        if await self._store.agenda.shift_due(job.id, self._clock(), by):
             job.due_at(self._clock())
             self.touch(job)
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from spoold.delivery.backlog import FIRST
 from spoold.delivery.job import AHEAD, LiveJob
-from spoold.storage.store import Store
+from spoold.storage.agenda import Agenda
 
 #: The most that are read ahead. Twice as many are read each time that they lasted for less than `_FAST` seconds, and
 #: `AHEAD` again when they lasted for `_SLOW`.
@@ -25,13 +25,13 @@ class Prefetch:
 
     def __init__(
         self,
-        store: Store,
+        agenda: Agenda,
         threads: ThreadPoolExecutor,
         *,
         spawn: Callable[[Coroutine[None, None, None]], None],
         touch: Callable[[LiveJob], None],
     ) -> None:
-        self._store = store
+        self._agenda = agenda
         self._threads = threads
         self._spawn = spawn
         self._touch = touch
@@ -62,9 +62,9 @@ class Prefetch:
         limit = job.ahead + (len(known) if first else 0)
         without = job.backlog.saturated
         try:
-            found = await loop.run_in_executor(self._threads, self._store.due, job.id, now, job.cursor, limit, without)
+            found = await loop.run_in_executor(self._threads, self._agenda.due, job.id, now, job.cursor, limit, without)
             at_end = len(found) < limit
-            next_due = await loop.run_in_executor(self._threads, self._store.next_due, job.id, now) if at_end else now
+            next_due = await loop.run_in_executor(self._threads, self._agenda.next_due, job.id, now) if at_end else now
             # Lanes may have been filled while this was read; what they keep is known now.
             known |= job.open
             known.update(job.backlog.ids())
@@ -80,7 +80,7 @@ class Prefetch:
 
     async def _read_lane(self, job: LiveJob, now: float, domain: str, after: tuple[float, int]) -> None:
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._store.due_in, job.id, now, domain, after, _LANE_READ)
+        found = await loop.run_in_executor(self._threads, self._agenda.due_in, job.id, now, domain, after, _LANE_READ)
         known = job.open | set(job.backlog.ids())
         last = (found[-1].due_at, found[-1].id) if len(found) == _LANE_READ else None
         job.backlog.refill(domain, [recipient for recipient in found if recipient.id not in known], last=last)

@@ -5,41 +5,37 @@ recipients than a chunk has goes in chunk by chunk before, invisible until it is
 examined in a process of its own.
 """
 
+import contextlib
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from spoold.core.completeness import HOLD, MANIFEST, Rule
-from spoold.core.document.reader import DocumentError
+from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing
 from spoold.core.terms import manifest_errors, terms_of
+from spoold.intake.content import Content
 from spoold.intake.custody import ChangedError, Taken
 from spoold.intake.examination import Examination, Findings
 from spoold.intake.inbox import LARGE_READING, Seen, read_manifest
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import TimeLimit
 from spoold.intake.worker import examine_apart
-from spoold.storage.admission import Admission, Candidate, TwinError, rows_of
-from spoold.storage.files import Entry
+from spoold.storage.admission import Admission, Candidate, TwinError
+from spoold.storage.entry import Entry
 from spoold.storage.manifest import compact_of
-from spoold.storage.record import Admitted, NewMessage, NewRecipient
+from spoold.storage.record import Admitted
 from spoold.storage.spooldir import Spool, clean_name, valid_name
 
-_MANIFEST_LIMIT = 64 * 1024 + 1
-#: Recipients a second that are taken at most while other jobs are being sent: a million in less than half a minute.
-_PACE = 50_000
 #: From this many files, or from a list of this many bytes on, a job is looked through by itself, after the small ones …
 _LARGE_FILES = 200
 _LARGE_LIST = 64 * 1024
 #: … and from these on in a process of its own, whose start takes the time of some ten thousand recipients.
 _HUGE_FILES = 2000
 _HUGE_LIST = 1024 * 1024
-_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +98,58 @@ class Acceptance:
 
         Whatever is raised, nothing of the job stays in the database.
         """
-        content = _Content(self._admission, name, taken.hashes, self._clock())
+        content = Content(self._admission, name, taken.hashes, self._clock())
+        with self._whole(content):
+            now = content.due_at
+            raw = b""
+            if MANIFEST in taken.hashes:
+                raw = self._spool.files.read_small(root, (MANIFEST,), READ_BYTES)
+            cancelled = rule is Rule.CANCELLED
+            upload = name if valid_name(name) else clean_name(name)
+            if upload != name:
+                errors.append(
+                    f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -,"
+                    " at most 100, not beginning with . or -"
+                )
+            manifest: Manifest | None = None
+            if MANIFEST in taken.hashes:
+                try:
+                    manifest = parse_manifest(raw, zone=settings.defaults.zone)
+                except DocumentError as error:
+                    errors.extend(str(problem) for problem in error.problems)
+            elif not cancelled and not errors:
+                _, problem, _ = read_manifest(self._spool.files, root, seen.entries, settings.defaults.zone)
+                errors.append(problem or f"{MANIFEST} is missing")
+            findings = Findings()
+            if manifest is not None and not errors:
+                errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))
+            if manifest is not None and not errors and not cancelled:
+                for name in taken.unread:
+                    if seen.entries[name].size <= settings.policy.max_message:
+                        # The limit was raised meanwhile, by a reload.
+                        raise ChangedError(f"{printable(name)} was too large to be read, and no longer is")
+                twin = None if manifest.allow_duplicate else self._twin(taken)
+                if twin is not None:
+                    errors.append(f"duplicate of {twin}")
+                else:
+                    findings = self._examine(content, root, seen, manifest, settings, time_limit)
+                    errors.extend(findings.errors)
+            admitted = self._judge(
+                upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
+            )
+            rejected = admitted.standing.state is JobState.REJECTED
+            if rejected:
+                # Nothing of a rejected job is ever sent: what was put into the database of it goes again.
+                content.drop()
+            unique = manifest is not None and not manifest.allow_duplicate and not cancelled and not rejected
+            candidate = Candidate(admitted, now, now, unique, content.messages, content.recipients)
+            return Prepared(candidate, findings.recipients, findings.failed, content.job_id)
+
+    @contextlib.contextmanager
+    def _whole(self, content: Content) -> Iterator[None]:
+        """Whatever is raised, nothing of the job stays in the database."""
         try:
-            return self._prepare(content, name, root, seen, taken, rule, errors, settings, time_limit)
+            yield
         except Exception:
             self.discard(content.job_id)
             raise
@@ -138,68 +183,11 @@ class Acceptance:
             return self.accept([replace(job, candidate=rejected)])[0]
         return Accepted(*result, job.candidate.admitted, job.recipients, job.failed)
 
-    def _prepare(
-        self,
-        content: "_Content",
-        name: str,
-        root: int,
-        seen: Seen,
-        taken: Taken,
-        rule: Rule,
-        errors: list[str],
-        settings: Settings,
-        time_limit: TimeLimit,
-    ) -> Prepared:
-        now = content.due_at
-        raw = b""
-        if MANIFEST in taken.hashes:
-            raw = self._spool.files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT)
-        cancelled = rule is Rule.CANCELLED
-        upload = name if valid_name(name) else clean_name(name)
-        if upload != name:
-            errors.append(
-                f"the folder's name '{printable(name)}' cannot be a job's: expected letters, digits and . _ @ + -,"
-                " at most 100, not beginning with . or -"
-            )
-        manifest: Manifest | None = None
-        if MANIFEST in taken.hashes:
-            try:
-                manifest = parse_manifest(raw, zone=settings.defaults.zone)
-            except DocumentError as error:
-                errors.extend(str(problem) for problem in error.problems)
-        elif not cancelled and not errors:
-            _, problem, _ = read_manifest(self._spool.files, root, seen.entries, settings.defaults.zone)
-            errors.append(problem or f"{MANIFEST} is missing")
-        findings = Findings()
-        if manifest is not None and not errors:
-            errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))
-        if manifest is not None and not errors and not cancelled:
-            for name in taken.unread:
-                if seen.entries[name].size <= settings.policy.max_message:
-                    # The limit was raised meanwhile, by a reload.
-                    raise ChangedError(f"{printable(name)} was too large to be read, and no longer is")
-            twin = None if manifest.allow_duplicate else self._twin(taken)
-            if twin is not None:
-                errors.append(f"duplicate of {twin}")
-            else:
-                findings = self._examine(content, root, seen, manifest, settings, time_limit)
-                errors.extend(findings.errors)
-        admitted = self._judge(
-            upload, raw, seen, taken, manifest, findings, errors, settings, cancelled=cancelled, now=now
-        )
-        rejected = admitted.standing.state is JobState.REJECTED
-        if rejected:
-            # Nothing of a rejected job is ever sent: what was put into the database of it goes again.
-            content.drop()
-        unique = manifest is not None and not manifest.allow_duplicate and not cancelled and not rejected
-        candidate = Candidate(admitted, now, now, unique, content.messages, content.recipients)
-        return Prepared(candidate, findings.recipients, findings.failed, content.job_id)
-
     def _twin(self, taken: Taken) -> str | None:
         return next(filter(None, map(self._admission.twin, (taken.digest, *taken.earlier))), None)
 
     def _examine(
-        self, content: "_Content", root: int, seen: Seen, manifest: Manifest, settings: Settings, time_limit: TimeLimit
+        self, content: Content, root: int, seen: Seen, manifest: Manifest, settings: Settings, time_limit: TimeLimit
     ) -> Findings:
         now = content.due_at
         terms = terms_of(manifest.timing, settings.defaults, now)
@@ -255,76 +243,3 @@ class Acceptance:
 def _rejected(admitted: Admitted, twin: TwinError) -> Admitted:
     error = f"duplicate of {twin}"
     return replace(admitted, standing=Standing(JobState.REJECTED, error), warnings=(), errors=(error,))
-
-
-class _Content:
-    """What the examination finds in a job: one chunk of it is kept, more goes into the database, as job `job_id`."""
-
-    def __init__(self, admission: Admission, upload: str, hashes: Mapping[str, bytes], due_at: float) -> None:
-        self._admission = admission
-        self._upload = upload
-        self._hashes = hashes
-        self.due_at = due_at
-        self.job_id: int | None = None
-        self.messages: list[NewMessage] = []
-        """Those that are not in the database."""
-        self.recipients: list[NewRecipient] = []
-        """The same."""
-        self._written = 0
-        self._numbered = 0
-        self._begun = time.monotonic()
-        self._commits = admission.commits
-
-    def add_message(self, path: str, facts: MessageFacts | None) -> int:
-        self._numbered += 1
-        self.messages.append(NewMessage(self._numbered, path, self._hashes.get(path), facts))
-        return self._numbered
-
-    def add_recipients(self, recipients: list[NewRecipient]) -> None:
-        if self.job_id is None and not self.recipients:
-            self.recipients = recipients
-        else:
-            self.add_rows(len(recipients), rows_of(recipients))
-
-    def add_rows(self, count: int, rows: bytes) -> None:
-        """The same of recipients that were written down already; these are never kept."""
-        if self.job_id is None:
-            self.job_id = self._admission.begin(self._upload, self.due_at)
-        if self.recipients:
-            kept, self.recipients = self.recipients, []
-            self.add_rows(len(kept), rows_of(kept))
-        self._admission.add(self.job_id, self.messages, self._written + 1, rows, self.due_at)
-        self._written += count
-        self.messages = []
-        self._give_way(count)
-
-    def _give_way(self, added: int) -> None:
-        """Leave the machine to the others, if there are any that commit something."""
-        now = time.monotonic()
-        if self._admission.commits > self._commits + 1:
-            time.sleep(max(self._begun + added / _PACE - now, 0.0))
-        self._begun, self._commits = time.monotonic(), self._admission.commits
-
-    def drop(self) -> None:
-        """Nothing of this is to be sent."""
-        self.messages, self.recipients = [], []
-        if self.job_id is not None:
-            self._admission.empty(self.job_id)
-
-    def drop_duplicates(self) -> tuple[int, list[int]]:
-        """Leave each address once for each message; gives how many were too many, and some of their lines."""
-        if self.job_id is not None:
-            return self._admission.drop_duplicates(self.job_id, _LISTED)
-        seen: set[tuple[str, int | None]] = set()
-        kept: list[NewRecipient] = []
-        lines: list[int] = []
-        for recipient in self.recipients:
-            key = (recipient.address, recipient.message)
-            if recipient.failure is None and key in seen:
-                lines.append(recipient.line)
-                continue
-            if recipient.failure is None:
-                seen.add(key)
-            kept.append(recipient)
-        self.recipients = kept
-        return len(lines), lines[:_LISTED]

@@ -35,7 +35,7 @@ from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
-from spoold.storage.files import NotRegularError
+from spoold.storage.entry import NotRegularError
 from spoold.storage.spooldir import TAKE, Spool
 from spoold.tally import Tally
 

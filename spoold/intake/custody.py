@@ -17,8 +17,10 @@ from spoold.core.completeness import MANIFEST, READY, REPORT, is_content, is_hid
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.time_limit import BOUNDLESS, TimeLimit
-from spoold.storage.files import Entry, Files, Kind, Path, Tree
+from spoold.storage.entry import Entry, Kind, Path
+from spoold.storage.files import Files
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.tree import Tree
 
 #: Bytes of an upload's name; a file system's 255 without the prefixes that it gets here.
 _NAME_LIMIT = 240

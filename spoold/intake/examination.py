@@ -20,8 +20,10 @@ from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.intake.time_limit import BOUNDLESS, OvertimeError, TimeLimit
-from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree
+from spoold.storage.entry import Entry, Kind, NotRegularError
+from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
+from spoold.storage.tree import Tree
 
 #: Rows a commit: few, so that a commit with a chunk in it is hardly longer for the others who wait for it.
 _CHUNK = 1000

@@ -25,7 +25,7 @@ from spoold.core.completeness import (
     parse_seal,
     recipients_file,
 )
-from spoold.core.document.reader import DocumentError
+from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
@@ -33,11 +33,12 @@ from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.event import log
 from spoold.intake.custody import hash_of
 from spoold.intake.time_limit import OvertimeError, TimeLimit
-from spoold.storage.files import Entry, Files, Kind, NotRegularError, Tree, TreeTooLargeError
+from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
+from spoold.storage.files import Files
+from spoold.storage.tree import Tree
 
 #: Bytes of an upload that others do not wait for while they are read.
 LARGE_READING = 64 * 1024 * 1024
-_MANIFEST_LIMIT = 64 * 1024 + 1
 _SEAL_LIMIT = 256 * 1024 * 1024
 
 Identity = tuple[int, int, int, int]
@@ -305,7 +306,7 @@ def read_manifest(
     if entry.kind is not Kind.FILE:
         return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
     try:
-        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT), zone=zone), None, False
+        return parse_manifest(files.read_small(root, (MANIFEST,), READ_BYTES), zone=zone), None, False
     except DocumentError as error:
         return None, str(error.problems[0]), error.incomplete
     except NotRegularError as error:

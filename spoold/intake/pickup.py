@@ -17,7 +17,7 @@ from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.inbox import Upload
 from spoold.storage.draft import Draft
-from spoold.storage.files import Entry, Kind, NotRegularError
+from spoold.storage.entry import Entry, Kind, NotRegularError
 from spoold.storage.spooldir import Spool, clean_name
 
 SUFFIX = ".eml"

@@ -26,7 +26,8 @@ from spoold.core.message.wire import MessageFacts
 from spoold.intake.examination import Examination, Findings
 from spoold.intake.time_limit import TimeLimit
 from spoold.storage.admission import rows_of
-from spoold.storage.files import Entry, Files, Kind
+from spoold.storage.entry import Entry, Kind
+from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
 
 #: The process finds its modules where this one does, whatever the working directory.

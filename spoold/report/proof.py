@@ -21,7 +21,8 @@ from spoold.report.page import PAGE, JobView, job_page
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
 from spoold.report.table import ATTEMPTS, COLUMNS, attempts_jsonl, recipients_csv
-from spoold.storage.files import Files, NotRegularError
+from spoold.storage.entry import NotRegularError
+from spoold.storage.files import Files
 from spoold.storage.ledger import Ledger
 from spoold.storage.record import JobRow
 

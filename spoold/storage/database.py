@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from spoold.core.problem import UserError
 
@@ -35,7 +36,6 @@ _READER_CACHE = 250
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA temp_store=FILE",
     "PRAGMA wal_autocheckpoint=2000",
 )
 
@@ -92,6 +92,18 @@ class _Reader:
                 return
 
 
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection that any thread may use, one at a time; transactions begin and end where they are told to. What SQLite
+    sorts goes into files: memory must not grow with a job.
+    """
+    uri = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=200, timeout=10
+    )
+    connection.execute("PRAGMA temp_store=FILE")
+    return connection
+
+
 class Database:
     """See the module. `retry_after` is the pause in seconds before a batch that met a full disk is tried again; `on_commit`
     is told the seconds that a commit took."""
@@ -119,15 +131,13 @@ class Database:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.commits = 0
         try:
-            self._connection = self._connect(_WRITER_CACHE)
+            self._connection = self._open(_WRITER_CACHE)
         except sqlite3.Error as error:
             raise _told(path, error) from None
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
 
-    def _connect(self, cache: int) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=200, timeout=10
-        )
+    def _open(self, cache: int) -> sqlite3.Connection:
+        connection = connect(self._path)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
         connection.execute(f"PRAGMA cache_size=-{cache}")
@@ -198,7 +208,7 @@ class Database:
         if reader is None:
             if self._stopping.is_set():
                 raise self._closing()
-            reader = _Reader(self._connect(_READER_CACHE))
+            reader = _Reader(self._open(_READER_CACHE))
             reader.connection.execute("PRAGMA query_only=ON")
             self._readers.reader = reader
             self._all_readers.append(reader)

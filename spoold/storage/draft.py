@@ -15,7 +15,8 @@ from typing import Self
 
 from spoold.core.completeness import SEAL, format_seal, is_content, is_hidden
 from spoold.core.problem import printable
-from spoold.storage.files import Files, Path
+from spoold.storage.entry import Path
+from spoold.storage.files import Files
 from spoold.storage.spooldir import SpoolError
 
 #: More files than this are synced with their whole file system.

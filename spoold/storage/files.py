@@ -5,111 +5,19 @@ that no name can lead out of the folder. Errors are OSErrors, as the system give
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum
-from typing import Self
 
 from spoold.failpoint import failpoint
+from spoold.storage.entry import Entry, Kind, NotRegularError, Path, TreeTooLargeError, entry_of, kind_of
+from spoold.storage.kernel import ReadBuffer, read_cached, sync_filesystem
 
 CHUNK = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Path = tuple[str, ...]
-
-_libc = ctypes.CDLL(None, use_errno=True)
-#: The same without giving up Python's lock: for calls that do not wait.
-_libc_locked = ctypes.PyDLL(None)
-_libc_locked.syscall.restype = ctypes.c_long
-_libc_locked.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_libc_locked.close.argtypes = (ctypes.c_int,)
-_preadv2 = getattr(_libc_locked, "preadv2", None)
-if _preadv2 is not None:
-    _preadv2.restype = ctypes.c_ssize_t
-    _preadv2.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_int)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-#: openat2(2), Linux 5.12: the same number on every architecture.
-_SYS_OPENAT2 = 437
-#: RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_CACHED.
-_AT_ONCE = _OpenHow(_READ, 0, 0x04 | 0x08 | 0x20)
-_HOW = (ctypes.byref(_AT_ONCE), ctypes.sizeof(_AT_ONCE))
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class ReadBuffer:
-    """Where `read_at_once` puts what it reads: files of up to `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        # One more byte shows that a file is larger.
-        content = (ctypes.c_ubyte * (limit + 1))()
-        self.view = memoryview(content)
-        self.vector = _IoVec(ctypes.addressof(content), limit + 1)
-        self.pointer = ctypes.byref(self.vector)
-
-
-class Kind(Enum):
-    """What a directory entry is; the value completes the sentence "X is …"."""
-
-    FILE = "a regular file"
-    DIRECTORY = "a directory"
-    SYMLINK = "a symbolic link"
-    FIFO = "a FIFO"
-    SOCKET = "a socket"
-    DEVICE = "a device"
-    HARD_LINK = "a hard link (a file with a second name)"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a tree. `name` is its path from the tree's root, parts joined by /; times are nanoseconds since the
-    epoch.
-
-    There may be hundreds of thousands: what is known by an entry's name has that very string, not one like it.
-    """
-
-    name: str
-    kind: Kind
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    uid: int
-
-    @property
-    def path(self) -> Path:
-        """The parts of the name."""
-        return tuple(self.name.split("/"))
-
-    @property
-    def fingerprint(self) -> tuple[int, int, int]:
-        """Changes when the content does; stays the same over a rename."""
-        return (self.inode, self.size, self.mtime_ns)
-
-
-class TreeTooLargeError(Exception):
-    """A tree has more entries or levels than allowed."""
-
-
-class NotRegularError(Exception):
-    """A name that should be a file of one link is something else."""
-
-    def __init__(self, kind: Kind) -> None:
-        super().__init__(kind.value)
-        self.kind = kind
 
 
 class Files:
@@ -155,7 +63,7 @@ class Files:
             if error.errno == errno.ENXIO:
                 raise NotRegularError(Kind.SOCKET) from None
             raise
-        kind = _kind(os.fstat(fd))
+        kind = kind_of(os.fstat(fd))
         if kind is not Kind.FILE:
             os.close(fd)
             raise NotRegularError(kind)
@@ -169,14 +77,7 @@ class Files:
         knows the content by its digest: less is told of nothing else. None wherever it cannot say, a file that is
         missing among them: `chunks` gives the reason.
         """
-        if _preadv2 is None:
-            return None
-        fd = _libc_locked.syscall(_SYS_OPENAT2, root, name.encode("utf-8", "surrogateescape"), *_HOW)
-        if fd < 0:
-            return None
-        size = _preadv2(fd, buffer.pointer, 1, 0, os.RWF_NOWAIT)
-        _libc_locked.close(fd)
-        return bytes(buffer.view[:size]) if 0 < size < len(buffer.view) else None
+        return read_cached(root, name, buffer)
 
     def chunks(self, root: int, path: Path, size: int = CHUNK) -> Iterator[bytes]:
         """The content of the file `path` in pieces of at most `size` bytes."""
@@ -214,7 +115,7 @@ class Files:
 
     def _stat(self, parent: int, child: str, name: str | None = None) -> Entry | None:
         try:
-            return _entry(name or child, os.stat(child, dir_fd=parent, follow_symlinks=False))
+            return entry_of(name or child, os.stat(child, dir_fd=parent, follow_symlinks=False))
         except FileNotFoundError:
             return None
 
@@ -236,7 +137,7 @@ class Files:
                     continue
                 name = f"{folder}/{child}" if depth else child
                 try:
-                    entry = _entry(name, os.stat(child, dir_fd=fd, follow_symlinks=False))
+                    entry = entry_of(name, os.stat(child, dir_fd=fd, follow_symlinks=False))
                 except FileNotFoundError:
                     continue
                 found.append(entry)
@@ -273,9 +174,7 @@ class Files:
 
     def sync_filesystem(self, fd: int) -> None:
         """Everything written to the file system of `fd`: for many files far cheaper than one sync each (syncfs(2))."""
-        if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        sync_filesystem(fd)
 
     def sync_file(self, root: int, path: Path) -> None:
         fd = self.open_file(root, path)
@@ -383,79 +282,5 @@ class Files:
         return found.f_bavail * found.f_frsize
 
 
-class Tree:
-    """The files below one directory, by name. Keeps the folder open that was looked into last: thousands stand in one.
-
-    For one thread, and for the length of a with block; `root` stays open longer.
-    """
-
-    def __init__(self, files: Files, root: int) -> None:
-        self._files = files
-        self._root = self._fd = root
-        self._folder = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._look_into("", self._root)
-
-    def locate(self, name: str) -> tuple[int, str]:
-        """The descriptor of the folder that `name` stands in, valid until the next call, and its last part."""
-        folder, _, child = name.rpartition("/")
-        if folder != self._folder:
-            if folder:
-                with self._files.directory(self._root, tuple(folder.split("/"))) as fd:
-                    self._look_into(folder, os.dup(fd))
-            else:
-                self._look_into("", self._root)
-        return self._fd, child
-
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """The content of the file `name` in pieces. Raises as `Files.open_file` does."""
-        fd, child = self.locate(name)
-        yield from self._files.chunks(fd, (child,))
-
-    def stat(self, name: str) -> Entry | None:
-        """The entry `name`, but for its name, None where there is none."""
-        try:
-            fd, child = self.locate(name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return self._files.stat(fd, (child,))
-
-    def _look_into(self, folder: str, fd: int) -> None:
-        if self._fd != self._root:
-            os.close(self._fd)
-        self._folder, self._fd = folder, fd
-
-
-def _kind(status: os.stat_result) -> Kind:
-    mode = status.st_mode
-    if stat.S_ISREG(mode):
-        return Kind.FILE if status.st_nlink == 1 else Kind.HARD_LINK
-    if stat.S_ISDIR(mode):
-        return Kind.DIRECTORY
-    if stat.S_ISLNK(mode):
-        return Kind.SYMLINK
-    if stat.S_ISFIFO(mode):
-        return Kind.FIFO
-    if stat.S_ISSOCK(mode):
-        return Kind.SOCKET
-    return Kind.DEVICE
-
-
 def _staged(name: str) -> str:
     return f".{name}.tmp"
-
-
-def _entry(name: str, status: os.stat_result) -> Entry:
-    return Entry(
-        name,
-        _kind(status),
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_ino,
-        status.st_uid,
-    )

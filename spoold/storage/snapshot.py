@@ -4,10 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from spoold.core.state import RecipientState
-from spoold.storage.database import Database, DatabaseError
+from spoold.storage.database import Database, DatabaseError, connect
 from spoold.storage.record import id_range
 from spoold.storage.schema import VERSION
 
@@ -75,10 +74,7 @@ class Snapshot(Database):
         self._path = path
         self.commits = 0
         try:
-            self._connection = sqlite3.connect(
-                f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=10
-            )
-            self._connection.execute("PRAGMA temp_store=FILE")
+            self._connection = connect(path, read_only=True)
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             raise DatabaseError(f"{path}: {error}") from None

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from spoold.core.problem import UserError
-from spoold.storage.files import Files, Tree
+from spoold.storage.files import Files
+from spoold.storage.tree import Tree
 
 FOLDERS = ("new", "active", "deferred", "done")
 CLAIM = ".claim-"

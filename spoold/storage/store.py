@@ -1,4 +1,5 @@
-"""The jobs, recipients and attempts that the agent answers for: the only truth. One recipient's way is in `journal`.
+"""The jobs, recipients and attempts that the agent answers for: the only truth. One recipient's way is in `journal`, what is
+to be tried when in `agenda`.
 
 Methods that return a future are for the event loop and resolve when the write is durable; the others read, or are for
 start-up and for threads.
@@ -12,32 +13,20 @@ import orjson
 
 from spoold.core.state import JobState, RecipientState, Standing
 from spoold.storage import clock, outbox
+from spoold.storage.agenda import Agenda
 from spoold.storage.database import Database, silent
 from spoold.storage.journal import Journal, Tallies
-from spoold.storage.record import Compact, DueRecipient, JobRow, Message, id_range, job_of
-from spoold.storage.slab import at_once, fetch
+from spoold.storage.record import Compact, JobRow, id_range, job_of
 
 _JOB_COLUMNS = (
     "id, name, state, reason, next_at, since, job.manifest, timing, key, compact.manifest, accepted_at, total, held,"
     " cancelled, expired, warnings, errors, attempts_bytes, attempts_id"
-)
-# The last row's due_at is where the next read begins, and must be exact.
-_DUE = at_once(
-    "id, address, domain, smtputf8, message_id, state, attempts, first_attempt_at, due_at",
-    "FROM recipient WHERE job_id = ? AND due_at IS NOT NULL AND due_at <= ? AND (due_at, id) > (?, ?) {also}"
-    " ORDER BY due_at, id LIMIT ?",
-    "max(due_at)",
-)
-_MESSAGES = at_once(
-    "id, path, hex(sha256) AS sha256, size, eight_bit, eight_bit_header, hex(added) AS added",
-    "FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT -1",
 )
 _UPDATE = """UPDATE recipient SET state = ?, due_at = ?, attempts = ?, first_attempt_at = ?, last_attempt_at = ?,
     code = ?, status = ?, diagnostic = ?, remote_mta = ?, category = ? WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job_id, recipient_id, at, number, result, code, status, diagnostic, relay, remote_mta)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _CHUNK = 2000
-_STATES = tuple(RecipientState)
 
 
 class Store:
@@ -46,6 +35,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.journal = Journal(database)
+        self.agenda = Agenda(database)
 
     @property
     def commits(self) -> int:
@@ -105,37 +95,6 @@ class Store:
                     tallies[job_id][RecipientState(state)] = count
         return [_job(row, tallies[row[0]]) for row in rows]
 
-    def due(
-        self, job_id: int, now: float, after: tuple[float, int], limit: int, without: Sequence[str] = ()
-    ) -> list[DueRecipient]:
-        """Recipients due at `now` that come after (due_at, id), in that order, but for the domains in `without`.
-
-        Claimed ones are among them.
-        """
-        also = f"AND domain NOT IN ({', '.join('?' * len(without))})" if without else ""
-        return self._due(_DUE.format(also=also), (job_id, now, *after, *without, limit))
-
-    def due_in(self, job_id: int, now: float, domain: str, after: tuple[float, int], limit: int) -> list[DueRecipient]:
-        """The same of one domain."""
-        return self._due(_DUE.format(also="AND domain = ?"), (job_id, now, *after, domain, limit))
-
-    def _due(self, query: str, values: tuple[object, ...]) -> list[DueRecipient]:
-        with self._database.reading() as reader:
-            rows, last = fetch(reader, query, values)
-            wanted = orjson.dumps(list({row[4] for row in rows})).decode()
-            found, _ = fetch(reader, _MESSAGES, (wanted,))
-        if rows:
-            rows[-1][-1] = last
-        messages = {
-            id_: Message(id_, path, bytes.fromhex(sha256), size, eight_bit, eight_bit_header, bytes.fromhex(added))
-            for id_, path, sha256, size, eight_bit, eight_bit_header, added in found
-        }
-        return [
-            DueRecipient(id_, address, domain, smtputf8, messages[message], _STATES[state], attempts, first, due_at)
-            for id_, address, domain, smtputf8, message, state, attempts, first, due_at in rows
-            if message in messages  # a job may be forgotten between the two looks
-        ]
-
     def tats(self, now: float) -> dict[str, float]:
         """The state of the rates (see `core.rate`) that still mean something; at start."""
         self._database.write(
@@ -143,24 +102,6 @@ class Store:
         )
         with self._database.reading() as reader:
             return dict(reader.execute("SELECT name, tat FROM limiter WHERE name <> ?", (clock.MARK,)).fetchall())
-
-    def first_due(self, job_ids: Sequence[int]) -> dict[int, float | None]:
-        """The first moment at which a recipient of each job is due; None where none is to be tried by itself."""
-        with self._database.reading() as reader:
-            found = reader.execute(
-                "SELECT value, (SELECT min(due_at) FROM recipient WHERE job_id = value AND due_at IS NOT NULL)"
-                " FROM json_each(?)", (orjson.dumps(job_ids).decode(),),
-            )  # fmt: skip
-            return dict(found.fetchall())
-
-    def next_due(self, job_id: int, now: float) -> float | None:
-        """The first moment after `now` at which a recipient of the job is due."""
-        with self._database.reading() as reader:
-            row = reader.execute(
-                "SELECT min(due_at) FROM recipient WHERE job_id = ? AND due_at IS NOT NULL AND due_at > ?",
-                (job_id, now),
-            ).fetchone()
-        return None if row is None or row[0] is None else float(row[0])
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -249,32 +190,6 @@ class Store:
             return len(rows)
 
         return self._database.write_soon(write)
-
-    def retry_now(self, job_id: int, now: float, *, uncertain: bool = False) -> "asyncio.Future[int]":
-        """Make deferred (or uncertain) recipients due at `now`; resolves to how many."""
-        low, high = id_range(job_id)
-        state = RecipientState.UNCERTAIN if uncertain else RecipientState.DEFERRED
-        return self._database.write_soon(
-            lambda connection: (
-                connection.execute(
-                    "UPDATE recipient SET due_at = ? WHERE id BETWEEN ? AND ? AND state = ?"
-                    " AND (due_at IS NULL OR due_at > ?) AND id NOT IN (SELECT id FROM claim)",
-                    (now, low, high, int(state), now),
-                ).rowcount
-            )
-        )
-
-    def shift_due(self, job_id: int, now: float, by: float) -> "asyncio.Future[int]":
-        """The clock was set back by `-by` seconds, to `now`: who waits, waits no longer for it. Resolves to how many do."""
-        return self._database.write_soon(
-            lambda connection: (
-                connection.execute(
-                    "UPDATE recipient SET due_at = CASE WHEN due_at + ? > ? THEN due_at + ? ELSE ? END"
-                    " WHERE job_id = ? AND due_at > ?",
-                    (by, now, by, now, job_id, now),
-                ).rowcount
-            )
-        )
 
     def remember_clock(self, until: float) -> "asyncio.Future[None]":
         """The clock was set back under the running agent, at this moment of the old one: the next start need not find out."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from spoold.storage.files import Files, Kind, NotRegularError
+from spoold.storage.entry import Kind, NotRegularError
+from spoold.storage.files import Files
 from tests.servers.agent import MESSAGE, Agent, wait_for
 from tests.servers.inprocess import capture, live
 from tests.servers.relay import Relay

@@ -16,7 +16,7 @@ from spoold.core.document.reader import DocumentError
 from spoold.core.problem import printable
 from spoold.report.proof import NAMES, Proof, Subject
 from spoold.report.table import ATTEMPTS, attempts_jsonl
-from spoold.storage.files import Kind, NotRegularError
+from spoold.storage.entry import Kind, NotRegularError
 from spoold.storage.ledger import Ledger
 from spoold.storage.manifest import manifest_of
 from spoold.storage.record import JobRow

@@ -14,7 +14,7 @@ from spoold.cli.config import Config, SecretFile
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.storage.database import DatabaseError
-from spoold.storage.files import Kind, TreeTooLargeError
+from spoold.storage.entry import Kind, TreeTooLargeError
 from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import FOLDERS, PRIVATE, Spool
 

@@ -1,13 +1,14 @@
 """A job folder that is to be copied into a spool: which of its files go, and the seal that they get."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoold.cli.handover.job import entries_of, hash_of, open_folder, sealable
+from spoold.cli.handover.folder import entries_of, hash_all, open_folder, sealable
+from spoold.cli.handover.progress import Told
 from spoold.core.completeness import READY, REPORT, SEAL, format_seal, is_hidden
-from spoold.storage.files import Entry, Files, Kind
+from spoold.storage.entry import Entry, Kind
+from spoold.storage.files import Files
 
 #: Top-level names that stay behind: the agent's, or meant for another way of handing over.
 LEFT_BEHIND = (READY, REPORT, SEAL)
@@ -28,8 +29,8 @@ class Cargo:
         return hashlib.sha256(self.seal).hexdigest()
 
 
-def load(path: str, progress: Callable[[int, int], None]) -> Cargo:
-    """Hash what is in the folder `path`; `progress` is told bytes done and bytes in all. Raises UsageError, OSError."""
+def load(path: str, told: Told) -> Cargo:
+    """Hash what is in the folder `path`; `told` hears of bytes done and bytes in all. Raises UsageError, OSError."""
     files = Files()
     with files.closing(open_folder(files, path)) as root:
         entries = entries_of(files, root)
@@ -38,12 +39,6 @@ def load(path: str, progress: Callable[[int, int], None]) -> Cargo:
             for name, entry in sorted(entries.items())
             if entry.kind is Kind.FILE and entry.path[0] not in LEFT_BEHIND and not is_hidden(name)
         )
-        total = sum(entry.size for entry in going)
-        hashes: dict[str, str] = {}
-        done = 0
-        for name, entry in sealable(entries).items():
-            hashes[name] = hash_of(files, root, entry)
-            done += entry.size
-            progress(done, total)
+        hashes = hash_all(files, root, sealable(entries), told)
     seal = format_seal(hashes).encode(errors="surrogateescape")
-    return Cargo(Path(path).resolve(), going, total, seal)
+    return Cargo(Path(path).resolve(), going, sum(entry.size for entry in going), seal)

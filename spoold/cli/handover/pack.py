@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spoold.cli.command import UsageError
-from spoold.cli.handover.job import inspect
+from spoold.cli.handover.validate import inspect
 from spoold.cli.parser import PACK_FLAGS, PACK_TEXTS
 from spoold.core.completeness import DEFAULT_RECIPIENTS, MANIFEST
 from spoold.core.document.composer import Value

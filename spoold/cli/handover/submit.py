@@ -8,8 +8,8 @@ from pathlib import Path
 from spoold.cli import config
 from spoold.cli.handover.cargo import load
 from spoold.cli.handover.destination import Destination, Place, TransferError, destination
-from spoold.cli.handover.job import inspect
 from spoold.cli.handover.progress import Unit, progress
+from spoold.cli.handover.validate import inspect
 from spoold.core.problem import printable
 from spoold.storage.spooldir import SpoolError
 

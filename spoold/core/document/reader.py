@@ -14,6 +14,8 @@ from spoold.core.document.composer import MAX_PROBLEMS, Composer, Fault, Locatio
 from spoold.core.problem import Problem, UserError, printable
 
 MAX_BYTES = 64 * 1024
+#: So much of a document is read: one byte too many shows that it has too many.
+READ_BYTES = MAX_BYTES + 1
 
 #: What could follow a file that was cut: one of these, and the closing brackets, completes it if
 #: anything does.

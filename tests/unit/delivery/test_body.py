@@ -10,7 +10,8 @@ import pytest
 from spoold.core.message.wire import scan
 from spoold.delivery.body import WHOLE, BodyReader
 from spoold.smtp.session import BodyError
-from spoold.storage.files import Entry, Files
+from spoold.storage.entry import Entry
+from spoold.storage.files import Files
 from spoold.storage.record import Message
 from spoold.storage.spooldir import Spool
 

@@ -23,8 +23,9 @@ from spoold.intake.custody import (
     take,
 )
 from spoold.intake.time_limit import OvertimeError, TimeLimit
-from spoold.storage.files import Entry, Files
-from spoold.storage.files import Path as Names
+from spoold.storage.entry import Entry
+from spoold.storage.entry import Path as Names
+from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 
 JOB = {"job.yaml": b"sender: a@b.example\n", "message.eml": b"Subject: x\n\nx\n", "messages/deep/1.eml": b"one"}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from spoold.storage.files import Files, Kind, NotRegularError, ReadBuffer, TreeTooLargeError
+from spoold.storage.entry import Kind, NotRegularError, TreeTooLargeError
+from spoold.storage.files import Files
+from spoold.storage.kernel import ReadBuffer
 
 
 @pytest.fixture

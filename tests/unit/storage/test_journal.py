@@ -27,7 +27,7 @@ def record(recipient: DueRecipient, outcome: Outcome = SENT) -> Record:
 def admitted(database: Database, count: int) -> tuple[Store, int, list[DueRecipient]]:
     store = Store(database)
     job_id = admit(database, "job", [f"to{number}@one.example" for number in range(count)])
-    return store, job_id, store.due(job_id, NOW, (-1.0, -1), count)
+    return store, job_id, store.agenda.due(job_id, NOW, (-1.0, -1), count)
 
 
 async def test_what_is_asked_for_in_one_round_shares_one_commit(database: Database) -> None:

@@ -41,7 +41,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
     assert [row.line for row in ledger.recipients(job_id)] == list(range(2, count + 2))
-    found = store.due(job_id, NOW, (-1.0, -1), count)
+    found = store.agenda.due(job_id, NOW, (-1.0, -1), count)
     await store.journal.claim([each.id for each in found], "default", NOW)
     await store.journal.record([record(each, SENT) for each in found])
     attempts = attempted(ledger, job_id)
@@ -57,7 +57,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
 async def test_claimed_recipients_are_sending_in_counts_and_list(database: Database) -> None:
     job_id = admit(database, "job", [f"to{n}@one.example" for n in range(5)], bad=1)
     store, ledger = Store(database), Ledger(database)
-    found = store.due(job_id, NOW, (-1.0, -1), 2)
+    found = store.agenda.due(job_id, NOW, (-1.0, -1), 2)
     await store.journal.claim([each.id for each in found], "default", NOW)
     counts = {state: count for state, count in ledger.counts(job_id).items() if count}
     assert counts == {RecipientState.QUEUED: 3, RecipientState.SENDING: 2, RecipientState.FAILED: 1}
@@ -88,7 +88,7 @@ async def test_counts_read_beside_commits_always_add_up(database: Database) -> N
     reader.start()
     started.wait(10)
     try:
-        for each in store.due(job_id, NOW, (-1.0, -1), total):
+        for each in store.agenda.due(job_id, NOW, (-1.0, -1), total):
             assert await store.journal.claim([each.id], "default", NOW) == [each.id]
             await store.journal.record([record(each, SENT)])
     finally:
@@ -102,7 +102,7 @@ async def test_domains_and_replies_come_largest_first_and_within_their_limits(da
     addresses = [f"to{n}@{name}.example" for name, size in (("small", 1), ("big", 5), ("mid", 3)) for n in range(size)]
     job_id = admit(database, "job", addresses, bad=2)
     store, ledger = Store(database), Ledger(database)
-    found = store.due(job_id, NOW, (-1.0, -1), 100)
+    found = store.agenda.due(job_id, NOW, (-1.0, -1), 100)
     await store.journal.claim([each.id for each in found], "default", NOW)
     refused = failed("5.2.2", "552 mailbox full")
     await store.journal.record([record(each, refused if each.domain == "mid.example" else SENT) for each in found])
@@ -133,7 +133,7 @@ async def test_attempts_are_counted_by_interval(database: Database) -> None:
     another = admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
     assert ledger.attempt_span(job_id) is None
-    found = store.due(job_id, NOW, (-1.0, -1), 30)
+    found = store.agenda.due(job_id, NOW, (-1.0, -1), 30)
     await store.journal.claim([each.id for each in found], "default", NOW)
     outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
     records = [record(each, outcomes[n % 3])._replace(at=NOW + n + 0.9) for n, each in enumerate(found)]

@@ -47,7 +47,7 @@ def record(recipient: DueRecipient, outcome: Outcome, now: float = NOW, hold: bo
 
 
 def due(store: Store, job_id: int, now: float = NOW) -> list[DueRecipient]:
-    return store.due(job_id, now, FIRST, 1000)
+    return store.agenda.due(job_id, now, FIRST, 1000)
 
 
 def addresses(count: int) -> list[str]:
@@ -104,12 +104,12 @@ async def test_recipients_come_in_order_of_their_time_in_pages_without_gap_or_re
     await store.journal.record([record(found, OUTCOMES["deferred"], NOW - 10) for found in everybody[:5]])
     seen: list[int] = []
     after = FIRST
-    while page := store.due(job_id, NOW + 100, after, 7):
+    while page := store.agenda.due(job_id, NOW + 100, after, 7):
         seen += [found.id for found in page]
         after = (page[-1].due_at, page[-1].id)
     assert seen == [found.id for found in everybody[5:] + everybody[:5]]
-    assert store.next_due(job_id, NOW) == NOW + 50
-    assert store.next_due(job_id, NOW + 50) is None
+    assert store.agenda.next_due(job_id, NOW) == NOW + 50
+    assert store.agenda.next_due(job_id, NOW + 50) is None
 
 
 def test_pages_have_neither_gap_nor_repeat_however_close_the_moments_are(database: Database, store: Store) -> None:
@@ -127,7 +127,7 @@ def test_pages_have_neither_gap_nor_repeat_however_close_the_moments_are(databas
     for size in (1, 2, 4):
         seen: list[int] = []
         after = FIRST
-        while page := store.due(job_id, NOW + 1, after, size):
+        while page := store.agenda.due(job_id, NOW + 1, after, size):
             seen += [found.id for found in page]
             after = (page[-1].due_at, page[-1].id)
         assert seen == everybody
@@ -197,7 +197,7 @@ async def test_expiry_spares_an_uncertain_recipient_that_is_being_sent_again(dat
     first, second = due(store, job_id)
     await store.journal.claim([first.id, second.id], "default", NOW)
     await store.journal.record([record(each, OUTCOMES["uncertain"], hold=True) for each in (first, second)])
-    assert await store.retry_now(job_id, NOW, uncertain=True) == 2
+    assert await store.agenda.retry_now(job_id, NOW, uncertain=True) == 2
     again = due(store, job_id)[0]
     await store.journal.claim([again.id], "default", NOW)
     assert await store.end_unsent(job_id, RecipientState.EXPIRED, "the end") == 1
@@ -233,7 +233,8 @@ class Life(RuleBasedStateMachine):
 
     def run(self, call: str, *arguments: object, **options: object) -> object:
         async def wait() -> object:
-            owner = self.store.journal if hasattr(self.store.journal, call) else self.store
+            owners = (self.store.journal, self.store.agenda, self.store)
+            owner = next(owner for owner in owners if hasattr(owner, call))
             return await getattr(owner, call)(*arguments, **options)
 
         return self.loop.run_until_complete(wait())

@@ -77,10 +77,10 @@ class Calls:
         return self._run(lambda: self._store.end_unsent(job_id, state, "the end"))
 
     def retry_now(self, job_id: int, now: float, *, uncertain: bool) -> int:
-        return self._run(lambda: self._store.retry_now(job_id, now, uncertain=uncertain))
+        return self._run(lambda: self._store.agenda.retry_now(job_id, now, uncertain=uncertain))
 
     def shift_due(self, job_id: int, now: float, by: float) -> int:
-        return self._run(lambda: self._store.shift_due(job_id, now, by))
+        return self._run(lambda: self._store.agenda.shift_due(job_id, now, by))
 
     def mark(self, job_id: int, standing: Standing, now: float, *, held: bool, cancelled: bool, expired: bool) -> None:
         self._run(lambda: self._store.hold(job_id, held))
@@ -172,7 +172,7 @@ class Spool(RuleBasedStateMachine):
     @rule(job=st.integers(0), pick=picks)
     def claim(self, job: int, pick: list[int]) -> None:
         job_id, model = self.pick(job)
-        ready = {found.id: found for found in self.store.due(job_id, self.now, FIRST, 1000)}
+        ready = {found.id: found for found in self.store.agenda.due(job_id, self.now, FIRST, 1000)}
         can = model.can_send(self.now)
         assert ready.keys() - can == {id_ for id_ in ready if model.people[id_].claim is not None}
         assert can <= ready.keys()

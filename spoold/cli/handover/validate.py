@@ -1,8 +1,6 @@
-"""`spoold validate` and `spoold seal`: a job folder before it is uploaded."""
+"""`spoold validate`: a job folder looked through before it is handed over."""
 
 import argparse
-import hashlib
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -12,32 +10,26 @@ from zoneinfo import ZoneInfo
 
 from spoold.agent.configuration import Configuration
 from spoold.cli import config
-from spoold.cli.command import UsageError
-from spoold.cli.handover.progress import Told, Unit, progress
+from spoold.cli.handover.folder import entries_of, hash_all, open_folder, read_job, sealable
+from spoold.cli.handover.progress import Unit, progress
 from spoold.core.completeness import (
     MANIFEST,
-    MAX_DEPTH,
-    REPORT,
     SEAL,
     IntakePolicy,
-    format_seal,
-    is_content,
-    is_hidden,
     parse_seal,
 )
-from spoold.core.document.reader import DocumentError
-from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.manifest import Manifest
 from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.schedule.retry import DEFAULT
 from spoold.core.schedule.window import Windows
 from spoold.core.terms import Defaults, timing_errors
 from spoold.intake.examination import Examination
-from spoold.storage.files import Entry, Files, Kind, TreeTooLargeError
+from spoold.storage.entry import Entry
+from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
 from spoold.storage.spooldir import valid_name
 
-_MANIFEST_LIMIT = 64 * 1024 + 1
 _SEAL_LIMIT = 256 * 1024 * 1024
 
 
@@ -69,7 +61,7 @@ class Inspection:
     summary: str
 
 
-def validate(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Every problem on standard error, a summary on standard output; 1 if there was a problem."""
     found = inspect(options, options.jobdir, Path(options.jobdir).resolve().name)
     for problem in (*found.problems, *found.failures):
@@ -102,19 +94,6 @@ def inspect(options: argparse.Namespace, folder: str, name: str) -> Inspection:
             summary, failures = _examine(files, root, entries, manifest, agent.intake, problems)
         problems += _check_seal(files, root, entries)
     return Inspection(tuple(problems), tuple(failures), summary)
-
-
-def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[str]) -> Manifest | None:
-    """The manifest, None if it is wrong; `problems` gets why."""
-    entry = entries.get(MANIFEST)
-    if entry is None or entry.kind is not Kind.FILE:
-        problems.append(f"{MANIFEST}: is {'missing' if entry is None else entry.kind.value}; expected a plain file")
-        return None
-    try:
-        return parse_manifest(files.read_small(root, (MANIFEST,), _MANIFEST_LIMIT))
-    except DocumentError as error:
-        problems.extend(str(problem) for problem in error.problems)
-        return None
 
 
 def _examine(
@@ -180,70 +159,3 @@ def _check_seal(files: Files, root: int, entries: dict[str, Entry]) -> list[str]
         for name in sorted(sealable(entries).keys() - seal.hashes.keys())
     ]
     return problems
-
-
-def seal(options: argparse.Namespace) -> int:
-    """Write SHA256SUMS; 1 if the folder holds something that cannot be sealed."""
-    files = Files()
-    root = open_folder(files, options.jobdir)
-    entries = entries_of(files, root)
-    wrong = [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]
-    for entry in wrong:
-        print(f"{printable(entry.name)}: is {entry.kind.value}; a job has plain files only", file=sys.stderr)
-    if wrong:
-        return 1
-    with progress("Sealing", Unit.BYTES) as told:
-        hashes = hash_all(files, root, sealable(entries), told)
-    files.replace(root, SEAL, [format_seal(hashes).encode(errors="surrogateescape")], durable=True)
-    print(f"{options.jobdir}: sealed, {len(hashes)} file(s)")
-    return 0
-
-
-def open_folder(files: Files, path: str) -> int:
-    """A descriptor of a job folder. Raises UsageError."""
-    try:
-        return files.open_directory(None, os.path.realpath(path))
-    except NotADirectoryError:
-        raise UsageError(f"{path}: is no folder; a job is a folder with a job.yaml") from None
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such folder") from None
-
-
-def entries_of(files: Files, root: int) -> dict[str, Entry]:
-    """What is in a job folder, by name. Raises UsageError where that is too much."""
-    try:
-        with progress("Looking for files", Unit.FILES):
-            found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
-    except TreeTooLargeError as error:
-        raise UsageError(str(error)) from None
-    return {entry.name: entry for entry in found}
-
-
-def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """The files that a seal lists."""
-    return {
-        name: entry
-        for name, entry in entries.items()
-        if entry.kind is Kind.FILE and is_content(name) and not is_hidden(name)
-    }
-
-
-def hash_all(files: Files, root: int, entries: dict[str, Entry], told: Told) -> dict[str, str]:
-    """The SHA-256 of each plain file among `entries`, in hexadecimal; `told` hears of the bytes."""
-    plain = {name: entry for name, entry in entries.items() if entry.kind is Kind.FILE}
-    total = sum(entry.size for entry in plain.values())
-    hashes: dict[str, str] = {}
-    done = 0
-    for name, entry in plain.items():
-        hashes[name] = hash_of(files, root, entry)
-        done += entry.size
-        told(done, total)
-    return hashes
-
-
-def hash_of(files: Files, root: int, entry: Entry) -> str:
-    """A file's SHA-256 in hexadecimal."""
-    digest = hashlib.sha256()
-    for chunk in files.chunks(root, entry.path):
-        digest.update(chunk)
-    return digest.hexdigest()
