@@ -359,13 +359,12 @@ class Supervisor:
             with self._tolerant("free space"):
                 free = self._spool.files.free_bytes(self._spool.root)
                 full = free < self._reserve
-                if full != self._dispatcher.disk_full:
-                    self._dispatcher.disk_full = full
+                if full != self._dispatcher.claims.disk_full:
+                    self._dispatcher.fill_disk(full)
                     if full:
                         log("disk.full", free=free)
                     else:
                         log("disk.free")
-                    self._dispatcher.relay_changed()
             await asyncio.sleep(_DISK_EVERY)
 
     async def _ping(self) -> None:
@@ -419,7 +418,7 @@ class Supervisor:
         job = self._dispatcher.jobs.get(job_id)
         if job is None:
             return None
-        return self._dispatcher.forecast(job, self._ledger.unsent_by_domain(job_id), speed).end
+        return self._dispatcher.outlook.forecast(job, self._ledger.unsent_by_domain(job_id), speed).end
 
     def _zone(self) -> ZoneInfo:
         return self._configuration.defaults.zone
@@ -460,8 +459,7 @@ class Supervisor:
 
     def _database_full(self, full: bool) -> None:
         def tell() -> None:
-            self._dispatcher.disk_full = full
-            self._dispatcher.relay_changed()
+            self._dispatcher.fill_disk(full)
             log("disk.full", free=0) if full else log("disk.free")
 
         self._soon(tell)

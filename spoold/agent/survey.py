@@ -28,11 +28,11 @@ class Survey:
     @property
     def sent(self) -> int:
         """Recipients since the start."""
-        return self._dispatcher.sent
+        return self._dispatcher.claims.sent
 
     @property
     def disk_full(self) -> bool:
-        return self._dispatcher.disk_full
+        return self._dispatcher.claims.disk_full
 
     def now(self) -> Now:
         """What is under way."""
@@ -70,7 +70,5 @@ class Survey:
         """One line for the service manager."""
         jobs = list(self._dispatcher.jobs.values())
         down = [name for name, courier in self._dispatcher.couriers.items() if not courier.health.up]
-        text = (
-            f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.sent} sent"
-        )
+        text = f"{len(jobs)} jobs, {sum(job.unfinished for job in jobs)} recipients to send, {self._dispatcher.claims.sent} sent"
         return text + (f"; relay down: {', '.join(down)}" if down else "")

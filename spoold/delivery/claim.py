@@ -1,56 +1,70 @@
-"""Whose recipients are claimed next: the jobs in rotation, each as far as the rates of agent, relay, job and domain permit."""
+"""Whose recipients are claimed next, and what comes of each claim.
+
+The jobs in rotation take turns, each as far as the rates of agent, relay, job and domain permit. Couriers take claims here and
+bring them back: as outcomes that are recorded, or unused.
+"""
 
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from spoold.core.schedule.forecast import Load
+from spoold.core.schedule.planner import may_send, wakes_at
+from spoold.core.state import RecipientState
 from spoold.delivery.courier import Courier
 from spoold.delivery.job import LiveJob
-from spoold.delivery.limiter import Limit, Limiter, room, speed
+from spoold.delivery.limiter import Limit, Limiter, room
 from spoold.delivery.rotation import Rotation
 from spoold.delivery.route import Routes
-from spoold.storage.record import DueRecipient
+from spoold.storage.record import DueRecipient, Record
 from spoold.tally import Limit as Limited
 from spoold.tally import Tally
 
 
 class Claims:
-    """See the module. Moments are POSIX seconds.
+    """See the module. Moments are POSIX seconds, given by `clock`.
 
-    `rotations` are by the relay that jobs name. `may_send` says whether a job may at a moment, `touch` that a job ran short,
-    `throttled` that it waits for its rate until a moment, `paused` that a relay waits for its own.
+    `jobs` are the live ones, `rotations` are by the relay that jobs name. `touch` is told that something about a job changed,
+    `throttled` that it waits for its rate until a moment, `paused` that a relay waits for its own, `changed` the id of a job
+    whose report is out of date.
     """
 
     def __init__(
         self,
+        jobs: Mapping[int, LiveJob],
         rotations: Mapping[str, Rotation],
         routes: Routes,
         limiter: Limiter,
         tally: Tally,
         *,
-        may_send: Callable[[LiveJob, float], bool],
+        clock: Callable[[], float],
         touch: Callable[[LiveJob], None],
         throttled: Callable[[LiveJob, float], None],
         paused: Callable[[], None],
+        changed: Callable[[int], None],
     ) -> None:
+        self._jobs = jobs
         self._rotations = rotations
         self._routes = routes
         self._limiter = limiter
         self._tally = tally
-        self._may_send = may_send
+        self._clock = clock
         self._touch = touch
         self._throttled = throttled
         self._paused = paused
+        self._changed = changed
+        self.stopping = False
+        self.disk_full = False
+        self.sent = 0
+        """Recipients since the start."""
         self._pauses: dict[str, float] = {}
 
     def push(self, job: LiveJob) -> None:
         """The job has something to send."""
         self._rotations[self._routes.home(job)].push(job)
 
-    def any(self, courier: Courier) -> bool:
-        """Whether a claim might succeed."""
+    def _any(self, courier: Courier) -> bool:
         if courier.relay.name in self._pauses:
             return False
         return any(self._rotations[home] for home in self._routes.served_by(courier))
@@ -74,7 +88,7 @@ class Claims:
         """The clock was set: the rates are asked anew."""
         self._pauses.clear()
 
-    def next(self, courier: Courier, now: float, most: int) -> tuple[LiveJob, list[list[DueRecipient]]] | None:
+    def _next(self, courier: Courier, now: float, most: int) -> tuple[LiveJob, list[list[DueRecipient]]] | None:
         """The job whose turn it is to send through `courier`, and the recipients of its next transaction; of its next
         `most` where no other job waits and no rate counts them. None if there are none now.
         """
@@ -87,7 +101,7 @@ class Claims:
         for home in self._routes.served_by(courier):
             rotation = self._rotations[home]
             while (job := rotation.pop()) is not None:
-                if not self._may_send(job, now):
+                if not self.may_send(job, now):
                     continue
                 limits = shared + self._limiter.of_job(job.id, job.terms.rate)
                 if (at := self._limiter.permit(limits, now)) > now:
@@ -129,30 +143,71 @@ class Claims:
         self._limiter.advance(limits, now, len(claim))
         return [claim] if claim else []
 
-    def used(self, now: float) -> list[tuple[str, float]]:
+    # --- for the couriers -------------------------------------------------------------------------------------------
+
+    def has_work(self, courier: Courier) -> bool:
+        """Whether a claim might succeed."""
+        return not self.stopping and not self.disk_full and self._any(courier)
+
+    def is_wanted(self, courier: Courier) -> bool:
+        """Whether a live job names this relay, so that it is worth while to see if it is back."""
+        return not self.stopping and any(self._routes.home(job) == courier.relay.name for job in self._jobs.values())
+
+    def take(self, courier: Courier, most: int) -> list[tuple[LiveJob, list[DueRecipient]]]:
+        """The recipients of the next transactions through `courier`, at most `most`, jobs taking turns."""
+        found: list[tuple[LiveJob, list[DueRecipient]]] = []
+        now = self._clock()
+        while len(found) < most and not self.stopping and not self.disk_full:
+            turn = self._next(courier, now, most - len(found))
+            if turn is None:
+                break
+            job, claims = turn
+            found += [(job, claim) for claim in claims]
+        return found
+
+    def used(self) -> list[tuple[str, float]]:
         """The state of the rates that changed, to be committed with the next claim."""
-        return self._limiter.unsaved(now)
+        return self._limiter.unsaved(self._clock())
 
-    def load(
-        self, job: LiveJob, sending: Iterable[LiveJob], unsent: Mapping[str, int], measured: float | None, now: float
-    ) -> Load:
-        """What a forecast wants to know of the job and of those that are `sending` beside it.
+    def may_send(self, job: LiveJob, now: float) -> bool:
+        """Whether nothing but a rate forbids the job's next message at `now`; a relay that is down does not count."""
+        if job.id not in self._jobs or job.cancelled or job.expired or job.ending:
+            return False
+        if job.free_from <= now < job.free_until:
+            return True
+        snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
+        if not may_send(snapshot, now):
+            return False
+        # While it has something at hand, nothing but the clock or an order changes that.
+        job.free_from, job.free_until = now, wakes_at(snapshot, now) or math.inf
+        return True
 
-        `unsent` are its recipients by domain, `measured` its present speed, where one is known.
-        """
-        home = self._routes.home(job)
-        shared_limits = self._limiter.of_relay(self._routes.route(home))
-        limits = self._limiter.of_job(job.id, job.terms.rate)
-        shared = speed(shared_limits)
-        if math.isinf(shared) and measured:
-            shared, sending = measured, ()
-        return Load(
-            recipients=float(job.unfinished),
-            speed=speed(limits),
-            shared_speed=shared,
-            others=tuple(
-                float(other.unfinished) for other in sending if other is not job and self._routes.home(other) == home
-            ),
-            lanes=self._limiter.lanes(job.id, job.terms.domain_rates, unsent, now),
-            permit_at=self._limiter.permit(shared_limits + limits, now),
-        )
+    def allowed(self, job: LiveJob) -> bool:
+        """Whether a claim that was made may still become a transaction."""
+        return not self.stopping and not job.cancelled and not job.held and not job.expired and not self.disk_full
+
+    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None:
+        job.put_back(claim)
+        self._touch(job)
+
+    def not_granted(self, job: LiveJob, ids: Iterable[int]) -> None:
+        """The store knew better: these were sent, or claimed, already."""
+        job.open.difference_update(ids)
+        self._touch(job)
+
+    def recorded(self, job: LiveJob, records: list[Record]) -> None:
+        """Outcomes are durable."""
+        self._tally.recorded(records, job.sendable_from)
+        job.open.difference_update([record.recipient.id for record in records])
+        moves = Counter([(record.recipient.state, record.transition.state) for record in records if record.counted])
+        for (before, after), count in moves.items():
+            job.counts[before] = job.counts.get(before, 0) - count
+            job.counts[after] = job.counts.get(after, 0) + count
+            if after is RecipientState.SENT:
+                self.sent += count
+        dues = [record.transition.due_at for record in records if record.transition.due_at is not None]
+        if dues:
+            job.due_at(min(dues))
+        self._changed(job.id)
+        if not job.open or job.is_short:
+            self._touch(job)

@@ -32,9 +32,9 @@ _LONG = 2.0
 
 
 class Work(Protocol):
-    """What a courier wants of the dispatcher."""
+    """What a courier wants of whoever has the claims."""
 
-    def claims(self, courier: "Courier", most: int) -> list[tuple[LiveJob, list[DueRecipient]]]: ...
+    def take(self, courier: "Courier", most: int) -> list[tuple[LiveJob, list[DueRecipient]]]: ...
     def used(self) -> list[tuple[str, float]]: ...
     def has_work(self, courier: "Courier") -> bool: ...
     def is_wanted(self, courier: "Courier") -> bool: ...
@@ -42,7 +42,6 @@ class Work(Protocol):
     def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None: ...
     def not_granted(self, job: LiveJob, ids: list[int]) -> None: ...
     def recorded(self, job: LiveJob, records: list[Record]) -> None: ...
-    def relay_changed(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -59,7 +58,8 @@ class _Claim:
 
 
 class Courier:
-    """See the module. `limit` is how many recipients a transaction gets: as configured, or fewer if the relay says so."""
+    """See the module. `limit` is how many recipients a transaction gets: as configured, or fewer if the relay says so; `changed`
+    is called when the relay goes down, comes up or is found to be failing."""
 
     def __init__(
         self,
@@ -67,8 +67,10 @@ class Courier:
         work: Work,
         journal: Journal,
         bodies: BodyReader,
+        *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        changed: Callable[[], None],
     ) -> None:
         self.relay = relay
         self.limit = relay.recipients_per_message
@@ -77,10 +79,9 @@ class Courier:
         self._bodies = bodies
         self._clock = clock
         self._monotonic = monotonic
+        self._changed = changed
         self._concurrency = Concurrency(relay.connections)
-        self._pool = Pool(
-            relay, self._concurrency, monotonic, ready=self._pump_soon, left=self._left, changed=work.relay_changed
-        )
+        self._pool = Pool(relay, self._concurrency, monotonic, ready=self._pump_soon, left=self._left, changed=changed)
         self._launch: asyncio.Task[None] | None = None
         self._recorder = Recorder(relay.name, journal, clock, work.recorded)
         self._pumping = False
@@ -131,7 +132,7 @@ class Courier:
         self._recorder.flush()
 
     def _left(self) -> None:
-        self._work.relay_changed() if not self.health.up else self.staff()
+        self._changed() if not self.health.up else self.staff()
 
     def _launched(self, task: "asyncio.Task[None]") -> None:
         self._launch = None
@@ -190,7 +191,7 @@ class Courier:
                 for number, link in enumerate(self._pool.open)
                 if link.load == load and self._has_room(link, now, surplus=number >= self._concurrency.width)
             ]
-            found = self._work.claims(self, len(room))
+            found = self._work.take(self, len(room))
             for link, (job, recipients) in zip(room, found, strict=False):
                 link.load += 1
                 link.since = now

@@ -6,28 +6,26 @@ holds no truth: what it knows of a job comes from the store at start and follows
 
 import asyncio
 import contextlib
-import heapq
-import math
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from spoold.core.schedule.forecast import Forecast, forecast
-from spoold.core.schedule.planner import may_send, moment, standing, wakes_at
-from spoold.core.state import JobState, RecipientState, Standing
+from spoold.core.schedule.planner import standing, wakes_at
+from spoold.core.state import JobState
 from spoold.core.terms import Terms
+from spoold.delivery.alarm import Alarms
 from spoold.delivery.body import BodyReader
 from spoold.delivery.claim import Claims
 from spoold.delivery.courier import Courier
 from spoold.delivery.job import LiveJob
 from spoold.delivery.limiter import Limiter
+from spoold.delivery.outlook import Outlook
 from spoold.delivery.prefetch import Prefetch
 from spoold.delivery.rotation import Rotation
 from spoold.delivery.route import Routes
+from spoold.delivery.standing import Standings
 from spoold.event import log
 from spoold.smtp.relay import Relay
 from spoold.storage.database import DatabaseError
-from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store
 from spoold.tally import Tally
 
@@ -56,33 +54,33 @@ class Dispatcher:
     ) -> None:
         self._store = store
         self._bodies = bodies
-        self._threads = threads
-        self._tally = tally
         self._clock = clock
         self._monotonic = monotonic
         self._changed = changed
-        self._moved = moved
         self.jobs: dict[int, LiveJob] = {}
         self.couriers: dict[str, Courier] = {}
-        self._rotation: dict[str, Rotation] = {}
+        self._rotations: dict[str, Rotation] = {}
         self._dirty: set[int] = set()
-        self._wakes: list[tuple[float, int]] = []
         self._kick = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._offset = clock() - monotonic()
-        self.disk_full = False
-        self.stopping = False
-        self.sent = 0
-        self.routes = Routes(self.couriers, self._rotation.keys(), clock=clock, monotonic=monotonic)
-        self._claims = Claims(
-            self._rotation,
+        self._alarms = Alarms(self.jobs)
+        self.routes = Routes(self.couriers, self._rotations.keys(), clock=clock, monotonic=monotonic)
+        self.claims = Claims(
+            self.jobs,
+            self._rotations,
             self.routes,
             limiter,
             tally,
-            may_send=self._may_send,
+            clock=clock,
             touch=self.touch,
             throttled=self._throttle,
             paused=self._kick.set,
+            changed=changed,
+        )
+        self.outlook = Outlook(self.jobs, self.routes, limiter, clock=clock, disk_full=lambda: self.claims.disk_full)
+        self._standings = Standings(
+            self.jobs, store, threads, clock=clock, spawn=self._spawn, touch=self.touch, moved=moved
         )
         self._prefetch = Prefetch(store.agenda, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
@@ -100,9 +98,15 @@ class Dispatcher:
         for name, relay in relays.items():
             if name not in self.couriers:
                 self.couriers[name] = Courier(
-                    relay, self, self._store.journal, self._bodies, self._clock, self._monotonic
+                    relay,
+                    self.claims,
+                    self._store.journal,
+                    self._bodies,
+                    clock=self._clock,
+                    monotonic=self._monotonic,
+                    changed=self.relay_changed,
                 )
-                self._rotation.setdefault(name, Rotation())
+                self._rotations.setdefault(name, Rotation())
                 changed.append(name)
         self._dirty.update(self.jobs)
         self._kick.set()
@@ -147,7 +151,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Open no transaction any more."""
-        self.stopping = True
+        self.claims.stopping = True
         self._kick.set()
         for courier in self.couriers.values():
             courier.staff()
@@ -162,7 +166,7 @@ class Dispatcher:
         """Jobs that could be sent now, but for a rate. For any thread."""
         now = self._clock()
         return sum(
-            job.standing.state is JobState.SENDING and self._claims.waits(job, now) for job in list(self.jobs.values())
+            job.standing.state is JobState.SENDING and self.claims.waits(job, now) for job in list(self.jobs.values())
         )
 
     @property
@@ -176,7 +180,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Work until `stop`, then until every open message has ended."""
-        while not self.stopping:
+        while not self.claims.stopping:
             self._kick.clear()
             pause = self.step()
             with contextlib.suppress(TimeoutError):
@@ -195,25 +199,10 @@ class Dispatcher:
             await asyncio.wait(self._tasks)
 
     def _wake_due(self, now: float) -> None:
-        while self._wakes and self._wakes[0][0] <= now:
-            at, job_id = heapq.heappop(self._wakes)
-            job = self.jobs.get(job_id)
-            if job is not None and job.wake_at == at:  # else it has been told another time since
-                job.wake_at = None
-                self._dirty.add(job_id)
-        for name in self._claims.resumed(now):
+        self._dirty.update(job.id for job in self._alarms.due(now))
+        for name in self.claims.resumed(now):
             if name in self.couriers:
                 self.couriers[name].staff()
-
-    def _wake_at(self, job: LiveJob, at: float | None) -> None:
-        if at is None or (job.wake_at is not None and job.wake_at <= at):
-            return
-        job.wake_at = at
-        heapq.heappush(self._wakes, (at, job.id))
-        if len(self._wakes) > 4 * len(self.jobs) + 100:
-            # Most are of times that were replaced by earlier ones.
-            self._wakes = [(job.wake_at, job.id) for job in self.jobs.values() if job.wake_at is not None]
-            heapq.heapify(self._wakes)
 
     def step(self) -> float:
         """Look at all that changed or is due by now; returns the seconds until something is due by the clock."""
@@ -225,10 +214,9 @@ class Dispatcher:
             if (job := self.jobs.get(job_id)) is not None:
                 self._look_at(job, now)
         pause = _LONGEST_SLEEP
-        if self._wakes:
-            pause = min(pause, self._wakes[0][0] - now)
-        if (resumes_at := self._claims.resumes_at()) is not None:
-            pause = min(pause, resumes_at - now)
+        for at in (self._alarms.next(), self.claims.resumes_at()):
+            if at is not None:
+                pause = min(pause, at - now)
         for courier in self.couriers.values():
             courier.staff()
             if (rest := courier.rest()) is not None:
@@ -244,10 +232,9 @@ class Dispatcher:
         jumped, self._offset = offset - self._offset, offset
         if abs(jumped) < _JUMP:
             return
-        self._wakes.clear()
-        self._claims.forget_pauses()
+        self._alarms.forget()
+        self.claims.forget_pauses()
         for job in self.jobs.values():
-            job.wake_at = None
             job.throttled_until = 0.0
             job.free_until = 0.0
             job.backlog.reconsider()
@@ -271,138 +258,38 @@ class Dispatcher:
             return
         expires_at = job.terms.expires_at
         if expires_at is not None and expires_at <= now and not job.expired and job.unfinished:
-            job.expired = True
-            self._spawn(self._remember_expired(job))
+            self._standings.expire(job)
         up, retry_at = self.routes.state(job)
-        snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
+        snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.claims.disk_full)
         if (job.expired or job.cancelled) and job.unfinished:
             job.backlog.clear()
             if not job.open:
-                job.ending = True
-                self._spawn(self._end(job))
+                self._standings.end(job)
                 return
-        self._set_standing(job, standing(snapshot, now), now)
+        self._standings.set(job, standing(snapshot, now), now)
         if job.standing.state.final:
             del self.jobs[job.id]
             return
         # Whether its relay is up does not matter here: one that is tried again needs a message to be tried with.
-        if self._may_send(job, now):
+        if self.claims.may_send(job, now):
             self._prefetch.refill(job, now)
             if job.backlog and job.throttled_until <= now and not job.queued:
-                self._claims.push(job)
+                self.claims.push(job)
                 self._wake_couriers(job)
             elif job.backlog and job.throttled_until > now:
-                self._wake_at(job, job.throttled_until)
-        self._wake_at(job, wakes_at(snapshot, now))
-
-    def _set_standing(self, job: LiveJob, new: Standing, now: float) -> None:
-        if new == job.standing:
-            return
-        if new.state is not job.standing.state:
-            job.since = now
-            next_at = None if new.next_at is None else moment(new.next_at).isoformat(timespec="seconds")
-            log("job.state", job=job.name, state=new.state.value, reason=new.reason, next_at=next_at)
-        job.standing = new
-        self._spawn(self._stand(job, new))
-
-    async def _stand(self, job: LiveJob, new: Standing) -> None:
-        await self._store.stand(job.id, new, job.since)
-        self._moved(job.id)
-
-    async def _remember_expired(self, job: LiveJob) -> None:
-        await self._store.expire(job.id)
-
-    async def _end(self, job: LiveJob) -> None:
-        """Give what was not sent its final state; the job's standing follows."""
-        state = RecipientState.CANCELLED if job.cancelled else RecipientState.EXPIRED
-        reason = "cancelled" if job.cancelled else "expired before it could be sent"
-        while await self._store.end_unsent(job.id, state, reason):
-            pass
-        loop = asyncio.get_running_loop()
-        row = await loop.run_in_executor(self._threads, self._store.job, job.id)
-        if row is not None:
-            job.counts = dict(row.counts)
-        if job.cancelled:
-            # What is uncertain stays so: nobody can know, and nothing more will be tried.
-            now = self._clock()
-            self._set_standing(job, Standing(JobState.CANCELLED), now)
-            self.jobs.pop(job.id, None)
-        job.ending = False
-        self.touch(job)
-
-    # --- for the couriers -------------------------------------------------------------------------------------------
-
-    def claims(self, courier: Courier, most: int) -> list[tuple[LiveJob, list[DueRecipient]]]:
-        """The recipients of the next transactions through `courier`, at most `most`, jobs taking turns."""
-        found: list[tuple[LiveJob, list[DueRecipient]]] = []
-        now = self._clock()
-        while len(found) < most and not self.stopping and not self.disk_full:
-            turn = self._claims.next(courier, now, most - len(found))
-            if turn is None:
-                break
-            job, claims = turn
-            found += [(job, claim) for claim in claims]
-        return found
+                self._alarms.set(job, job.throttled_until)
+        self._alarms.set(job, wakes_at(snapshot, now))
 
     def _throttle(self, job: LiveJob, until: float) -> None:
         """The job is out of the rotation until a rate permits its next message."""
         job.throttled_until = until
-        self._wake_at(job, until)
+        self._alarms.set(job, until)
         self._kick.set()
 
-    def used(self) -> list[tuple[str, float]]:
-        """The state of the rates that changed, to be committed with the next claim."""
-        return self._claims.used(self._clock())
-
-    def has_work(self, courier: Courier) -> bool:
-        """Whether a claim might succeed."""
-        return not self.stopping and not self.disk_full and self._claims.any(courier)
-
-    def is_wanted(self, courier: Courier) -> bool:
-        """Whether a live job names this relay, so that it is worth while to see if it is back."""
-        return not self.stopping and any(self.routes.home(job) == courier.relay.name for job in self.jobs.values())
-
-    def _may_send(self, job: LiveJob, now: float) -> bool:
-        if job.id not in self.jobs or job.cancelled or job.expired or job.ending:
-            return False
-        if job.free_from <= now < job.free_until:
-            return True
-        snapshot = job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=self.disk_full)
-        if not may_send(snapshot, now):
-            return False
-        # While it has something at hand, nothing but the clock or an order changes that.
-        job.free_from, job.free_until = now, wakes_at(snapshot, now) or math.inf
-        return True
-
-    def allowed(self, job: LiveJob) -> bool:
-        """Whether a claim that was made may still become a transaction."""
-        return not self.stopping and not job.cancelled and not job.held and not job.expired and not self.disk_full
-
-    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None:
-        job.put_back(claim)
-        self.touch(job)
-
-    def not_granted(self, job: LiveJob, ids: Iterable[int]) -> None:
-        """The store knew better: these were sent, or claimed, already."""
-        job.open.difference_update(ids)
-        self.touch(job)
-
-    def recorded(self, job: LiveJob, records: list[Record]) -> None:
-        """Outcomes are durable."""
-        self._tally.recorded(records, job.sendable_from)
-        job.open.difference_update([record.recipient.id for record in records])
-        moves = Counter([(record.recipient.state, record.transition.state) for record in records if record.counted])
-        for (before, after), count in moves.items():
-            job.counts[before] = job.counts.get(before, 0) - count
-            job.counts[after] = job.counts.get(after, 0) + count
-            if after is RecipientState.SENT:
-                self.sent += count
-        dues = [record.transition.due_at for record in records if record.transition.due_at is not None]
-        if dues:
-            job.due_at(min(dues))
-        self._changed(job.id)
-        if not job.open or job.is_short:
-            self.touch(job)
+    def fill_disk(self, full: bool) -> None:
+        """The disk is full: nothing leaves that could not be recorded; or it is not any more."""
+        self.claims.disk_full = full
+        self.relay_changed()
 
     def relay_changed(self) -> None:
         """A relay went down, came up or was found to be failing: every job's standing and report may change."""
@@ -410,15 +297,6 @@ class Dispatcher:
         for job_id in self.jobs:
             self._changed(job_id)
         self._kick.set()
-
-    def forecast(self, job: LiveJob, unsent: Mapping[str, int], measured: float | None) -> Forecast:
-        """When the job would start, pause and end; `measured` is its present speed, where one is known."""
-        now = self._clock()
-        up, retry_at = self.routes.state(job)
-        snapshot = job.snapshot(now, relay_up=up, relay_retry_at=retry_at, disk_full=self.disk_full)
-        sending = [other for other in list(self.jobs.values()) if other.standing.state is JobState.SENDING]
-        load = self._claims.load(job, sending, unsent, measured, now)
-        return forecast(snapshot, load, now)
 
     def _wake_couriers(self, job: LiveJob) -> None:
         route = self.routes.of(job)

@@ -126,7 +126,7 @@ class Week:
                     self.tell(row.name, row.standing)
             if self.dispatcher._dirty:
                 continue
-            if claims := self.dispatcher.claims(self.delivery, 1):
+            if claims := self.dispatcher.claims.take(self.delivery, 1):
                 await self.send(*claims[0])
                 continue
             self.now = min(self.now + max(self.dispatcher.step(), 0.001) if pause > 0 else self.now + 0.001, until)
@@ -138,7 +138,7 @@ class Week:
     async def send(self, job: LiveJob, claim: list[DueRecipient]) -> None:
         """Play the relay: `grey…` is refused once for the time being, `gone…` for good, the others are taken."""
         ids = [recipient.id for recipient in claim]
-        assert await self.store.journal.claim(ids, "default", self.now, self.dispatcher.used()) == ids
+        assert await self.store.journal.claim(ids, "default", self.now, self.dispatcher.claims.used()) == ids
         records = []
         for recipient in claim:
             self.tries[recipient.address] += 1
@@ -154,7 +154,7 @@ class Week:
             )
             self.say(f"    {job.name:<10} {recipient.address:<22} {transition.state.label}")
         await self.store.journal.record(records)
-        self.dispatcher.recorded(job, records)
+        self.dispatcher.claims.recorded(job, records)
 
 
 async def test_week_goes_as_a_person_would_expect(tmp_path: Path) -> None:
