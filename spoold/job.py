@@ -22,9 +22,9 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from spoold.core.completeness import MANIFEST
 from spoold.core.document.reader import DocumentError
 from spoold.core.document.writer import manifest_text
+from spoold.core.folder import MANIFEST
 from spoold.core.manifest import DEFAULT_MESSAGE, check_path, parse_manifest
 from spoold.core.problem import UserError, printable
 from spoold.storage.draft import Draft, NameTakenError, entrance

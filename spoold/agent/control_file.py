@@ -8,8 +8,8 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from spoold.core.completeness import CANCEL, HOLD, MANIFEST, RETRY
 from spoold.core.document.reader import READ_BYTES
+from spoold.core.folder import CANCEL, HOLD, MANIFEST, RETRY
 from spoold.storage.entry import Kind, NotRegularError
 from spoold.storage.spooldir import FOLDERS, Spool
 

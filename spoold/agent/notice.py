@@ -13,8 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from zoneinfo import ZoneInfo
 
-from spoold.core.completeness import MANIFEST
 from spoold.core.document.writer import manifest_text
+from spoold.core.folder import MANIFEST
 from spoold.core.manifest import DEFAULT_MESSAGE
 from spoold.core.recipient.address import Address
 from spoold.event import log

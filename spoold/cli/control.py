@@ -7,7 +7,7 @@ import sys
 
 from spoold.agent.control_file import UNCERTAIN
 from spoold.cli.command import configuration, open_spool
-from spoold.core.completeness import CANCEL, HOLD, RETRY
+from spoold.core.folder import CANCEL, HOLD, RETRY
 from spoold.core.problem import printable
 from spoold.storage.spooldir import Spool, valid_name
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 
 from spoold.cli.command import configuration, open_spool
-from spoold.core.completeness import REPORT
+from spoold.core.folder import REPORT
 from spoold.core.manifest import check_path
 from spoold.core.message.wire import MessageError, prepare
 from spoold.core.problem import printable

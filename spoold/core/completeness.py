@@ -5,28 +5,14 @@ for.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from spoold.core.folder import CANCEL, DEFAULT_RECIPIENTS, MANIFEST, READY, SEAL, is_content, is_hidden, is_temporary
 from spoold.core.manifest import DEFAULT_MESSAGE, Manifest, check_path
 from spoold.core.problem import printable
-
-MANIFEST = "job.yaml"
-SEAL = "SHA256SUMS"
-READY = "READY"
-CANCEL = "CANCEL"
-HOLD = "HOLD"
-RETRY = "RETRY"
-REPORT = "report"
-#: Top-level names that are not part of what a user uploads.
-CONTROL_FILES = frozenset({READY, CANCEL, HOLD, RETRY})
-#: Top-level names that do not count for the digest or the seal.
-NOT_CONTENT = CONTROL_FILES | {SEAL, REPORT}
-DEFAULT_RECIPIENTS = ("recipients.csv", "recipients.txt")
-#: How deep an upload's folders may lie in each other.
-MAX_DEPTH = 20
+from spoold.core.seal import Seal
 
 
 class Rule(StrEnum):
@@ -48,14 +34,6 @@ class IntakePolicy:
     max_recipients: int = 2_000_000
     max_message: int = 50_000_000
     max_time: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """A SHA256SUMS file: `hashes` by name; `problem` says what is wrong or still missing in it."""
-
-    hashes: Mapping[str, str]
-    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,68 +192,3 @@ def recipients_file(manifest: Manifest, present: Set[str]) -> str | None:
     if manifest.recipients is not None:
         return manifest.recipients
     return next((name for name in DEFAULT_RECIPIENTS if name in present), None)
-
-
-def is_content(name: str) -> bool:
-    """Whether a file is part of what the user uploaded, rather than control file, seal or report."""
-    return name.partition("/")[0] not in NOT_CONTENT
-
-
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name
-
-
-_TEMPORARY = re.compile(
-    r"\..+\.[A-Za-z0-9]{6}"  # rsync, OpenSSH's and others' mkstemp
-    r"|\.~tmp~|\.rsync-(?:partial|tmp)"  # rsync --delay-updates, --partial-dir, --temp-dir
-    r"|.+\.(?:filepart|part|partial)"  # WinSCP, and what others call it
-    r"|\.syncthing\..+|~syncthing~.+"  # Syncthing
-    r"|\.in\..+\.?"  # lftp
-)
-
-
-def is_temporary(name: str) -> bool:
-    """Whether any part of the path is a name that an upload in progress leaves."""
-    return any(_TEMPORARY.fullmatch(part) for part in name.split("/"))
-
-
-_SEAL_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
-_ESCAPED = re.compile(r"\\([\\nr])")
-_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r"}
-_SEAL_END = re.compile(r"# end ([0-9]{1,9})")
-
-
-def parse_seal(text: str) -> Seal:
-    """Read `sha256sum` lines with a last line `# end N`, N being the number of lines before it."""
-    # Only line feeds end lines: the other line ends of Unicode may stand in names.
-    lines = [line.removesuffix("\r") for line in text.split("\n")[:-1]]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    end = _SEAL_END.fullmatch(lines[-1].strip()) if lines else None
-    if end is None:
-        return Seal({}, f"the last line of {SEAL}, `# end N`")
-    hashes: dict[str, str] = {}
-    for number, line in enumerate(lines[:-1], 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _SEAL_LINE.fullmatch(line)
-        if match is None:
-            return Seal({}, f"{SEAL} to be mended: line {number} is not `HASH  NAME`")
-        name = match[3]
-        if match[1]:
-            name = _ESCAPED.sub(lambda found: _ESCAPES[found[1]], name)
-        name = name.removeprefix("./")
-        if name != SEAL:
-            hashes[name] = match[2].lower()
-    if int(end[1]) != len(hashes):
-        return Seal({}, f"{SEAL} to be mended: it ends with `{lines[-1].strip()}` and lists {len(hashes)} files")
-    return Seal(hashes)
-
-
-def format_seal(hashes: Mapping[str, str]) -> str:
-    """The text of a SHA256SUMS file for `hashes` by name, as `sha256sum` writes it, with the last line."""
-    lines = []
-    for name in sorted(hashes):
-        escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        lines.append(f"{'' if escaped == name else chr(92)}{hashes[name]}  {escaped}\n")
-    return "".join(lines) + f"# end {len(lines)}\n"

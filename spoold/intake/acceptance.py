@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from spoold.core.completeness import HOLD, MANIFEST, Rule
+from spoold.core.completeness import Rule
 from spoold.core.document.reader import READ_BYTES, DocumentError
+from spoold.core.folder import HOLD, MANIFEST
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from spoold.core.completeness import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
+from spoold.core.folder import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.time_limit import BOUNDLESS, TimeLimit

@@ -12,24 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from spoold.core.completeness import (
-    MANIFEST,
-    MAX_DEPTH,
-    REPORT,
-    SEAL,
-    IntakePolicy,
-    Look,
-    Rule,
-    Verdict,
-    judge,
-    parse_seal,
-    recipients_file,
-)
+from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
 from spoold.core.document.reader import READ_BYTES, DocumentError
+from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, SEAL
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
+from spoold.core.seal import parse_seal
 from spoold.event import log
 from spoold.intake.custody import hash_of
 from spoold.intake.time_limit import OvertimeError, TimeLimit

@@ -9,8 +9,9 @@ the one that it stands for.
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from spoold.core.completeness import MANIFEST, IntakePolicy
+from spoold.core.completeness import IntakePolicy
 from spoold.core.document.writer import manifest_text
+from spoold.core.folder import MANIFEST
 from spoold.core.manifest import DEFAULT_MESSAGE
 from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable

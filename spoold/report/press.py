@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from spoold.core.completeness import REPORT
+from spoold.core.folder import REPORT
 from spoold.event import log
 from spoold.report.page import PAGE, JobView, job_page, prepare
 from spoold.report.status import Status

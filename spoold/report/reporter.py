@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
-from spoold.core.completeness import REPORT
+from spoold.core.folder import REPORT
 from spoold.core.state import Standing
 from spoold.event import log
 from spoold.failpoint import failpoint

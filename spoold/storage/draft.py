@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from spoold.core.completeness import SEAL, format_seal, is_content, is_hidden
+from spoold.core.folder import SEAL, is_content, is_hidden
 from spoold.core.problem import printable
+from spoold.core.seal import format_seal
 from spoold.storage.entry import Path
 from spoold.storage.files import Files
 from spoold.storage.spooldir import SpoolError

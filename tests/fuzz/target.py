@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from spoold.core.completeness import parse_seal
+from spoold.core.seal import parse_seal
 from spoold.core.document.composer import Value
 from spoold.core.document.field import parse_moment
 from spoold.core.document.reader import MAX_BYTES, DocumentError, load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.core.completeness import format_seal
+from spoold.core.seal import format_seal
 from tests.servers.agent import Agent, wait_for
 from tests.servers.relay import Relay
 

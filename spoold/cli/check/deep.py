@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from spoold.core.completeness import REPORT
 from spoold.core.document.reader import DocumentError
+from spoold.core.folder import REPORT
 from spoold.core.problem import printable
 from spoold.report.proof import NAMES, Proof, Subject
 from spoold.report.table import ATTEMPTS, attempts_jsonl

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from spoold.cli.handover.folder import entries_of, hash_all, open_folder, sealable
 from spoold.cli.handover.progress import Told
-from spoold.core.completeness import READY, REPORT, SEAL, format_seal, is_hidden
+from spoold.core.folder import READY, REPORT, SEAL, is_hidden
+from spoold.core.seal import format_seal
 from spoold.storage.entry import Entry, Kind
 from spoold.storage.files import Files
 

@@ -20,7 +20,7 @@ import orjson
 
 from spoold.cli.command import UsageError
 from spoold.cli.handover.cargo import LEFT_BEHIND, Cargo
-from spoold.core.completeness import SEAL
+from spoold.core.folder import SEAL
 from spoold.core.problem import printable
 from spoold.storage.draft import Draft, NameTakenError, entrance, modes_below
 from spoold.storage.files import Files

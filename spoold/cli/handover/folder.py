@@ -5,14 +5,8 @@ import os
 
 from spoold.cli.command import UsageError
 from spoold.cli.handover.progress import Told, Unit, progress
-from spoold.core.completeness import (
-    MANIFEST,
-    MAX_DEPTH,
-    REPORT,
-    is_content,
-    is_hidden,
-)
 from spoold.core.document.reader import READ_BYTES, DocumentError
+from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, is_content, is_hidden
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.storage.entry import Entry, Kind, TreeTooLargeError
 from spoold.storage.files import Files

@@ -11,11 +11,11 @@ from typing import BinaryIO
 from spoold.cli.command import UsageError
 from spoold.cli.handover.validate import inspect
 from spoold.cli.parser import PACK_FLAGS, PACK_TEXTS
-from spoold.core.completeness import DEFAULT_RECIPIENTS, MANIFEST
 from spoold.core.document.composer import Value
 from spoold.core.document.reader import DocumentError
 from spoold.core.document.reader import load as read_document
 from spoold.core.document.writer import manifest_text
+from spoold.core.folder import DEFAULT_RECIPIENTS, MANIFEST
 from spoold.core.manifest import DEFAULT_MESSAGE, parse_manifest
 from spoold.core.message.header import addresses, header_fields
 from spoold.core.message.wire import HEADER_LIMIT

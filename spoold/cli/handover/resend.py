@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.cli.parser import STATES
-from spoold.core.completeness import MANIFEST
 from spoold.core.document.reader import load
 from spoold.core.document.writer import manifest_text
+from spoold.core.folder import MANIFEST
 from spoold.core.manifest import check_path, parse_manifest
 from spoold.core.message.wire import prepare
 from spoold.core.problem import printable

@@ -5,11 +5,9 @@ import sys
 
 from spoold.cli.handover.folder import entries_of, hash_all, open_folder, sealable
 from spoold.cli.handover.progress import Unit, progress
-from spoold.core.completeness import (
-    SEAL,
-    format_seal,
-)
+from spoold.core.folder import SEAL
 from spoold.core.problem import printable
+from spoold.core.seal import format_seal
 from spoold.storage.entry import Kind
 from spoold.storage.files import Files
 

@@ -12,17 +12,14 @@ from spoold.agent.configuration import Configuration
 from spoold.cli import config
 from spoold.cli.handover.folder import entries_of, hash_all, open_folder, read_job, sealable
 from spoold.cli.handover.progress import Unit, progress
-from spoold.core.completeness import (
-    MANIFEST,
-    SEAL,
-    IntakePolicy,
-    parse_seal,
-)
+from spoold.core.completeness import IntakePolicy
+from spoold.core.folder import MANIFEST, SEAL
 from spoold.core.manifest import Manifest
 from spoold.core.message.wire import MessageFacts
 from spoold.core.problem import printable
 from spoold.core.schedule.retry import DEFAULT
 from spoold.core.schedule.window import Windows
+from spoold.core.seal import parse_seal
 from spoold.core.terms import Defaults, timing_errors
 from spoold.intake.examination import Examination
 from spoold.storage.entry import Entry

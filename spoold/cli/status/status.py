@@ -19,7 +19,7 @@ from spoold.cli.status.bar import console, share, show, speed
 from spoold.cli.status.overview import failures_of, overview
 from spoold.cli.status.page import page
 from spoold.cli.status.view import Agent, Job, enrich, read_job
-from spoold.core.completeness import REPORT
+from spoold.core.folder import REPORT
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.storage.spooldir import Spool, valid_name

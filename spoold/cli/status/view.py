@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from spoold.core.completeness import REPORT
+from spoold.core.folder import REPORT
 from spoold.core.problem import printable
 from spoold.core.state import JobState
 from spoold.report.table import ATTEMPTS

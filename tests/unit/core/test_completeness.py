@@ -1,26 +1,13 @@
 """The verdict on a look at an upload: which rule takes it, or what it waits for."""
 
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from spoold.core.completeness import (
-    IntakePolicy,
-    Look,
-    Rule,
-    Seal,
-    Verdict,
-    is_content,
-    is_hidden,
-    is_temporary,
-    judge,
-    parse_seal,
-)
+from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge
 from spoold.core.manifest import parse_manifest
+from spoold.core.seal import Seal
 
 POLICY = IntakePolicy(settle=30.0, stale=1000.0)
 HASH = "a" * 64
@@ -172,86 +159,3 @@ def test_upload_becomes_stale_when_it_has_not_changed_for_long() -> None:
 
 def test_cancel_comes_before_everything() -> None:
     assert judge(Look({"CANCEL": 1}, {}, seal=Seal({}, "no end")), POLICY) == Verdict(Rule.CANCELLED)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [".message.eml.Ab3dE9", "messages/.1.eml.aaaaaa", ".~tmp~/x", ".rsync-partial/x", ".rsync-tmp/x", "a.eml.filepart",
-     "a.part", "a.partial", ".syncthing.a.eml.tmp", "~syncthing~a.eml.tmp", ".in.a.eml."],
-)  # fmt: skip
-def test_names_of_transfers_in_progress_are_known(name: str) -> None:
-    assert is_temporary(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["message.eml", "messages/0001.eml", "recipients.csv", "job.yaml", ".DS_Store", ".gitignore", "part", "a.b.Ab3dE9"],
-)
-def test_plain_names_are_not_taken_for_temporary_ones(name: str) -> None:
-    assert not is_temporary(name)
-
-
-def test_content_and_hidden_names() -> None:
-    assert all(is_content(name) for name in ("job.yaml", "a/READY", "a/report", ".x"))
-    assert not any(
-        is_content(name) for name in ("READY", "CANCEL", "HOLD", "RETRY", "SHA256SUMS", "report", "report/x")
-    )
-    assert is_hidden(".a")
-    assert is_hidden("a/.b")
-    assert not is_hidden("a.b/c.d")
-
-
-# --- the seal ---------------------------------------------------------------------------------------------------------
-
-
-@given(
-    st.dictionaries(
-        st.text(
-            st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0\r\n"),
-            min_size=1,
-            max_size=20,
-        ).filter(lambda name: name == str(PurePosixPath(name)) and name != "SHA256SUMS" and "\\" not in name),
-        st.binary(min_size=32, max_size=32).map(bytes.hex),
-        max_size=5,
-    ),
-    st.sampled_from(["  ", " *"]),
-    st.sampled_from(["\n", "\r\n"]),
-)
-def test_seal_gives_back_what_sha256sum_wrote(hashes: dict[str, str], separator: str, end: str) -> None:
-    lines = [f"{value}{separator}{name}" for name, value in hashes.items()]
-    text = end.join([*lines, f"# end {len(hashes)}", ""])
-    assert parse_seal(text) == Seal(hashes)
-    # Cut anywhere before its last line is whole, it is not complete.
-    for cut in range(len(text) - len(end)):
-        assert parse_seal(text[:cut]).problem is not None
-
-
-@pytest.mark.parametrize(
-    ("text", "hashes"),
-    [
-        (f"{HASH}  ./a\n# end 1\n", {"a": HASH}),
-        (f"{HASH.upper()} *a\n# end 1\n", {"a": HASH}),
-        (f"\\{HASH}  a\\nb\\\\c\n# end 1\n", {"a\nb\\c": HASH}),
-        (f"# made by hand\n\n{HASH}  a\n# end 1\n\n", {"a": HASH}),
-        (f"{HASH}  SHA256SUMS\n{HASH}  a\n# end 1\n", {"a": HASH}),
-    ],
-)
-def test_seal_is_read_as_sha256sum_writes_it(text: str, hashes: dict[str, str]) -> None:
-    assert parse_seal(text) == Seal(hashes)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "the last line of SHA256SUMS, `# end N`"),
-        (f"{HASH}  a\n", "the last line of SHA256SUMS, `# end N`"),
-        (f"{HASH}  a\n# end 1", "the last line of SHA256SUMS, `# end N`"),
-        (f"{HASH}  a\n# end {1:05000}\n", "the last line of SHA256SUMS, `# end N`"),
-        (f"{HASH}  a\n# end \u0661\n", "the last line of SHA256SUMS, `# end N`"),
-        (f"{HASH}  a\n# end 2\n", "SHA256SUMS to be mended: it ends with `# end 2` and lists 1 files"),
-        (f"{HASH[1:]}  a\n# end 1\n", "SHA256SUMS to be mended: line 1 is not `HASH  NAME`"),
-        (f"{HASH}  a\nrubbish\n# end 2\n", "SHA256SUMS to be mended: line 2 is not `HASH  NAME`"),
-    ],
-)
-def test_seal_that_is_wrong_or_cut_says_so(text: str, problem: str) -> None:
-    assert parse_seal(text).problem == problem
