@@ -1,4 +1,4 @@
-"""Custody an upload out of its sender's hands, and giving it back if that was too early.
+"""Taking an upload out of its sender's hands, and giving it back if that was too early.
 
 The upload is renamed to `new/.claim-NAME`, then its files go one by one into a folder that the agent made,
 `active/.take-NAME`: by rename where the agent's own uid owns everything, else by copy. A late writer that still has

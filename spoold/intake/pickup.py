@@ -1,4 +1,4 @@
-"""Single message files in new/ that bring their envelope along (`core.pickup`): each becomes an upload like any other.
+"""Single message files in new/ that bring their envelope along (`core.message.envelope`): each becomes an upload like any other.
 
 The job's folder is made as `new/.pickup-…`, whole and synced; renamed to `new/.picked-…`, it stands for the file from
 then on; then the file goes, and the folder gets its name in new/, sealed. After a kill the first form is rubbish and

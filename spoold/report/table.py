@@ -5,7 +5,7 @@ zones. So a row has its moments as milliseconds between two separators, and they
 minute reads in which they lie.
 
 No text in the database has control characters: what comes from outside is refused for them, or made printable, before it is
-written there (`core.address`, `core.problem.printable`). So none of it can end a row, or be taken for a separator.
+written there (`core.recipient.address`, `core.problem.printable`). So none of it can end a row, or be taken for a separator.
 """
 
 from collections.abc import Collection, Iterator

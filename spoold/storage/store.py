@@ -96,7 +96,7 @@ class Store:
         return [_job(row, tallies[row[0]]) for row in rows]
 
     def tats(self, now: float) -> dict[str, float]:
-        """The state of the rates (see `core.rate`) that still mean something; at start."""
+        """The state of the rates (see `core.schedule.rate`) that still mean something; at start."""
         self._database.write(
             lambda connection: silent(connection.execute("DELETE FROM limiter WHERE tat <= ?", (now,)))
         )

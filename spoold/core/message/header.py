@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from spoold.core.message.wire import HEADER_LIMIT
 
-# The one that `message` reads with, here with the name and the value apart.
+# The one that `wire` reads with, here with the name and the value apart.
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)\n?")
 _MBOX = re.compile(rb"From (?![ \t]*:)[^\n]*\n")
 _WORD = re.compile(
