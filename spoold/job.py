@@ -6,7 +6,7 @@
         "/var/spool/spoold",
         sender="news@example.com",
         message=Path("message.eml"),
-        recipients=["ada@example.org", {"address": "bob@example.net", "name": "Bob"}],
+        recipients=[{"address": "ada@example.org", "name": "Ada Lovelace"}, "bob@example.net"],
         manifest={"description": "Autumn sale", "rate": "1200/h"},
     )
 

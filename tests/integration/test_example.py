@@ -15,12 +15,11 @@ import pytest
 
 from spoold.cli.config import read
 from spoold.cli.main import main
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import FOLDERS, Agent, wait_for
 from tests.servers.relay import Relay
 
 EXAMPLE = Path(__file__).parents[2] / "spool_example"
 JOBS = ("newsletter", "invoices", "night-mailing")
-FOLDERS = ("tmp", "new", "active", "deferred", "done")
 
 #: Every key of CONTRACT §7, those of the sections too.
 KEYS = {
@@ -47,7 +46,9 @@ def body(data: bytes) -> bytes:
 
 
 def test_example_is_a_spool_with_three_jobs() -> None:
-    assert {path.name for path in EXAMPLE.iterdir()} == {*FOLDERS, "jobs", "spoold.yaml", "README.txt"}
+    assert {path.name for path in EXAMPLE.iterdir()} == {
+        *FOLDERS, "jobs", "spoold.yaml", "README.txt", "report-light.png", "report-dark.png",
+    }  # fmt: skip
     assert {path.name for path in (EXAMPLE / "jobs").iterdir()} == set(JOBS)
     for name in FOLDERS:
         assert [path.name for path in (EXAMPLE / name).iterdir() if not path.name.startswith(".")] == []

@@ -72,7 +72,7 @@ def _check_spool(found: Config, spool: Spool, options: argparse.Namespace, findi
         try:
             _compare(found, spool, findings, repair=options.repair)
         except DatabaseError as error:
-            findings.bad("deep.database", f"database: {error}", "see `If the database is damaged` in the README")
+            findings.bad("deep.database", f"database: {error}", "see `If the database is damaged` in systemd/README.md")
 
 
 def _compare(found: Config, spool: Spool, findings: Findings, *, repair: bool) -> None:
@@ -86,7 +86,7 @@ def _compare(found: Config, spool: Spool, findings: Findings, *, repair: bool) -
     try:
         faults = snapshot.faults()
         for fault in faults:
-            findings.bad("deep.database", f"database: {fault}", "see `If the database is damaged` in the README")
+            findings.bad("deep.database", f"database: {fault}", "see `If the database is damaged` in systemd/README.md")
         if faults:
             # It is not to be trusted: nothing is put right by it.
             return

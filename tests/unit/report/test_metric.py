@@ -10,7 +10,7 @@ from spoold.report.agent import AgentState, JobsState, RelayState
 from spoold.report.metric import Now, Queue, metrics
 from spoold.tally import Limit, Tally
 
-README = Path(__file__).parent.parent.parent.parent / "README.md"
+ADMINISTRATORS = Path(__file__).parents[3] / "systemd" / "README.md"
 
 
 def text(tally: Tally, spool: str = "/s", queue: Queue | None = None, relay: str = "default") -> str:
@@ -31,8 +31,8 @@ def values(page: str, name: str) -> dict[frozenset[tuple[str, str]], float]:
     }
 
 
-def test_readme_lists_every_metric_with_its_labels() -> None:
-    section = README.read_text().partition("<!-- the metrics -->")[2].partition("\n\n")[0]
+def test_administrators_paper_lists_every_metric_with_its_labels() -> None:
+    section = ADMINISTRATORS.read_text().partition("<!-- the metrics -->")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `(spoold_\w+)` \| (.*?)\| ", section, re.MULTILINE)
     listed = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     found: dict[str, set[str]] = {}

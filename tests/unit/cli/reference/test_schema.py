@@ -23,7 +23,7 @@ from tests.unit.core.test_manifest_property import WRONG, manifests
 ROOT = generated.ROOT
 VALIDATORS = {name: Draft7Validator(schema.schema(name)) for name in schema.FORMS}
 EXAMPLES = sorted((ROOT / "spool_example").rglob("*.yaml"))
-README = (ROOT / "README.md").read_text()
+ADMINISTRATORS = (ROOT / "systemd/README.md").read_text()
 
 #: What the program refuses and a schema does not: all of it needs to know what the words mean, or sees that `1.0` is no
 #: whole number, which JSON cannot tell.
@@ -197,9 +197,11 @@ def test_a_new_spool_has_a_configuration_that_names_the_installed_schema(tmp_pat
 
 
 @pytest.mark.parametrize("name", sorted(schema.FORMS))
-def test_the_whole_documents_of_the_readme_pass(name: str) -> None:
+def test_the_whole_documents_of_the_paper_for_administrators_pass(name: str) -> None:
     beginning = {"job.yaml": "# job.yaml: only", "spoold.yaml": "spool: /var/spool"}[name]
-    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if block.startswith(beginning)]
+    blocks = [
+        block for block in re.findall(r"```yaml\n(.*?)```", ADMINISTRATORS, re.DOTALL) if block.startswith(beginning)
+    ]
     assert len(blocks) == 1
     read = load(blocks[0].encode(), name).value
     assert set(read) == set(schema.schema(name)["properties"])
