@@ -17,6 +17,10 @@ settings.register_profile("spoold", deadline=None)
 settings.load_profile("spoold")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "agent(relay=..., config=...): the configuration of the fixture `agent`")
+
+
 @pytest.fixture(scope="session")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """The certificate authority of this test run, with right and wrong server certificates."""
@@ -54,7 +58,8 @@ def relay() -> Iterator[Relay]:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    """A real agent, not started yet, whose default relay is `relay`."""
-    with Agent(tmp_path, relay.port) as process:
+def agent(request: pytest.FixtureRequest, tmp_path: Path, relay: Relay) -> Iterator[Agent]:
+    """A real agent, not started yet, whose default relay is `relay`. The marker `agent` says how it is configured."""
+    marker = request.node.get_closest_marker("agent")
+    with Agent(tmp_path, relay.port, **(marker.kwargs if marker else {})) as process:
         yield process

@@ -6,7 +6,6 @@ more CPU than it saves, but may be faster. It logs to syslog as Debian's does; w
 """
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -19,48 +18,28 @@ from typing import Self
 from tests.bench.row import Skipped
 from tests.bench.sink import Sink, program
 from tests.bench.usage import cpu_seconds
+from tests.servers.instance import QMGR, SERVICES, launch, lay_out, master_of, parameters
 from tests.servers.process import HOST, comes_up, free_port, stop, wait_until
 
-_QUEUES = "active bounce corrupt defer deferred flush hold incoming maildrop private public saved trace".split()  # noqa: SIM905
-
-_MASTER = """\
+_MASTER = (
+    """\
 {port} inet n - n - - smtpd
 pickup unix n - n 1 1 pickup
-cleanup unix n - n - 0 cleanup
-{qmgr}
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
-"""
-_QMGR = "qmgr unix n - n 300 1 qmgr"
+{qmgr}"""
+    + SERVICES
+)
 
 _MAIN = {
-    "compatibility_level": "3.6",
     "myhostname": "bench.example",
-    "mydestination": "",
-    "mynetworks": "127.0.0.0/8",
-    "inet_interfaces": HOST,
-    "inet_protocols": "ipv4",
-    "alias_maps": "",
     "alias_database": "",
     "local_recipient_maps": "",
-    "disable_dns_lookups": "yes",
-    "smtpd_peername_lookup": "no",
     "smtpd_relay_restrictions": "permit_mynetworks, reject",
     "smtpd_recipient_restrictions": "",
-    "smtpd_client_connection_count_limit": "0",
     "smtpd_client_connection_rate_limit": "0",
     "smtp_tls_security_level": "none",
     "smtpd_tls_security_level": "none",
-    "in_flow_delay": "0",
     "default_process_limit": "100",
     "qmgr_message_active_limit": "50000",
     "qmgr_message_recipient_limit": "100000",
@@ -86,9 +65,7 @@ class Postfix:
             raise Skipped("Postfix is not installed (Debian package postfix)")
         if os.geteuid() != 0:
             raise Skipped("Postfix can only be started by root")
-        asked = [postconf, "-dh", "daemon_directory"]
-        libexec = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-        self._master = Path(libexec) / "master"
+        self._master = master_of(postconf)
         self._root = Path(tempfile.mkdtemp(prefix="spoold-bench-postfix-"))
         self._lay_out()
         return self
@@ -109,15 +86,7 @@ class Postfix:
         for _ in range(5):
             self.port = free_port()
             self._write_master(qmgr)
-            # master ends its whole process group with itself: it must lead one of its own.
-            self._process = subprocess.Popen(
-                [self._master, "-c", self._root / "etc", "-d"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self._environ,
-                start_new_session=True,
-            )
+            self._process = launch(self._master, self._root, self._environ)
             if comes_up(self._process, self.port, b"220"):
                 return
         raise RuntimeError("Postfix did not start; try `master -c DIR -d` with a syslog")
@@ -171,7 +140,7 @@ class Postfix:
         return {"PATH": os.defpath + ":/usr/sbin:/sbin", "MAIL_CONFIG": str(self._root / "etc")}
 
     def _write_master(self, qmgr: bool) -> None:
-        text = _MASTER.format(port=f"{HOST}:{self.port}", qmgr=_QMGR if qmgr else "")
+        text = _MASTER.format(port=f"{HOST}:{self.port}", qmgr=QMGR if qmgr else "")
         self._write("master.cf", text)
 
     def _write(self, name: str, text: str) -> None:
@@ -181,22 +150,16 @@ class Postfix:
         os.utime(path, (time.time() - 60, time.time() - 60))
 
     def _lay_out(self) -> None:
-        self._root.chmod(0o755)
-        daemon = pwd.getpwnam("postfix")
-        for name in ("etc", "queue", "queue/pid"):
-            (self._root / name).mkdir()
-        for name in ("data", *(f"queue/{queue}" for queue in _QUEUES)):
-            (self._root / name).mkdir(mode=0o700)
-            os.chown(self._root / name, daemon.pw_uid, daemon.pw_gid)
-        parameters = _MAIN | {
-            "queue_directory": str(self._root / "queue"),
-            "data_directory": str(self._root / "data"),
+        lay_out(self._root)
+        given = {
+            **parameters(self._root),
+            **_MAIN,
             "smtp_connection_cache_on_demand": "yes" if self._cache else "no",
             "relayhost": f"[{HOST}]:{self._sink.port}",
             "default_destination_concurrency_limit": str(self._connections),
             "initial_destination_concurrency": str(self._connections),
         }
-        self._write("main.cf", "".join(f"{name} = {value}\n" for name, value in parameters.items()))
+        self._write("main.cf", "".join(f"{name} = {value}\n" for name, value in given.items()))
 
 
 def _reap(pid: int) -> None:

@@ -8,9 +8,8 @@ shows, give it a telling name and commit it: tests/unit/test_fuzz_corpus.py repl
 import argparse
 import sys
 import tempfile
-from pathlib import Path
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "fuzz"
+from tests.fuzz import CORPUS
 
 
 def main() -> None:

@@ -56,5 +56,13 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
+def cut(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """The data in pieces of these sizes, and what is left as the last."""
+    for size in sizes:
+        yield data[:size]
+        data = data[size:]
+    yield data
+
+
 def joined(chunks: Iterable[bytes]) -> bytes:
     return b"".join(chunks)

@@ -22,9 +22,9 @@ from spoold.cli.check.finding import Findings
 from spoold.cli.check.premises import check_staging
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import FOLDERS, Agent, wait_for
 from tests.servers.certificate import Authority
-from tests.servers.process import unavailable
+from tests.servers.disk import small_disk
 from tests.servers.relay import EXTENSIONS, Relay
 
 Found = dict[str, list[dict[str, Any]]]
@@ -55,7 +55,7 @@ def the(found: Found, check: str, level: str) -> str:
 
 
 def test_all_that_is_well_is_told_thing_by_thing(agent: Agent, relay: Relay) -> None:
-    for name in ("tmp", "new", "active", "deferred", "done"):
+    for name in FOLDERS:
         (agent.spool / name).chmod(0o750)
     agent.start()
     wait_for(agent.state, what="status.json")
@@ -83,7 +83,7 @@ def test_all_that_is_well_is_told_thing_by_thing(agent: Agent, relay: Relay) -> 
 )
 def test_modes_that_let_people_do_what_is_not_theirs(agent: Agent, name: str, mode: int, level: str, text: str) -> None:
     agent.spool.chmod(0o755)
-    for folder in ("tmp", "new", "active", "deferred", "done"):
+    for folder in FOLDERS:
         (agent.spool / folder).chmod(0o750)
     (agent.spool / name).chmod(mode)
     _, found = examine(agent)
@@ -140,17 +140,8 @@ def test_too_few_open_files_are_an_error(agent: Agent) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A folder whose `spool` is a file system of 40 MiB and few files."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    (tmp_path / "spool").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m,nr_inodes=300", "tmpfs", str(tmp_path / "spool")]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        unavailable(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "spool", 40, inodes=300):
         yield tmp_path
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path / "spool")], check=True)
 
 
 def test_a_disk_with_little_room_is_a_warning_and_one_without_an_error(small: Path, relay: Relay) -> None:

@@ -4,42 +4,21 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from spoold.cli.main import main
 from tests.servers.agent import MESSAGE, Agent, wait_for
+from tests.servers.program import spoold
 from tests.servers.relay import Relay
+from tests.servers.upload import write
 
 GOOD = {
     "job.yaml": b"sender: news@example.com\n",
     "message.eml": MESSAGE,
     "recipients.csv": b"address\nada@one.example\nbob@two.example\n",
 }
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def spoold(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "spoold", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        env={name: value for name, value in os.environ.items() if name != "SPOOLD_CONFIG"},
-        cwd="/",
-        timeout=30,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
 
 
 # --- validate -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from spoold.cli.main import main
 from tests.servers.agent import Agent, wait_for
 from tests.servers.relay import Delay, Relay, Reply, Rule
+from tests.servers.upload import addresses
 
 #: CANCEL and HOLD are seen within this many seconds; some more for a busy machine.
 SEEN = 1.0
@@ -44,8 +45,14 @@ def slow(agent: Agent, relay: Relay) -> None:
     agent.configure(relay.port, relay={"connections": 2, "recipients_per_message": 1})
 
 
-def addresses(count: int, domain: str = "one.example") -> list[str]:
-    return [f"r{number}@{domain}" for number in range(count)]
+def tell_while_sending(agent: Agent, relay: Relay, tell: Tell, control: str) -> float:
+    """Send a job `slow` of 60, and tell it this when some are sent; when that was."""
+    slow(agent, relay)
+    agent.start()
+    agent.drop("slow", addresses(60))
+    relay.wait_for(lambda r: len(r.accepted) >= 3)
+    tell(agent, "slow", control)
+    return time.monotonic()
 
 
 def mails(relay: Relay) -> list[float]:
@@ -72,12 +79,7 @@ def check(agent: Agent, relay: Relay, name: str) -> Counter[str]:
 def test_cancel_while_sending_opens_no_transaction_after_a_second_and_lets_open_ones_end(
     agent: Agent, relay: Relay, tell: Tell
 ) -> None:
-    slow(agent, relay)
-    agent.start()
-    agent.drop("slow", addresses(60))
-    relay.wait_for(lambda r: len(r.accepted) >= 3)
-    tell(agent, "slow", "cancel")
-    told = time.monotonic()
+    told = tell_while_sending(agent, relay, tell, "cancel")
     status = agent.wait_state("slow", "cancelled")
     states = check(agent, relay, "slow")
     assert set(states) == {"sent", "cancelled"}
@@ -104,12 +106,7 @@ def test_cancel_of_one_job_leaves_the_others_alone(agent: Agent, relay: Relay) -
 
 @telling
 def test_hold_while_sending_pauses_and_release_resumes(agent: Agent, relay: Relay, tell: Tell) -> None:
-    slow(agent, relay)
-    agent.start()
-    agent.drop("slow", addresses(60))
-    relay.wait_for(lambda r: len(r.accepted) >= 2)
-    tell(agent, "slow", "hold")
-    told = time.monotonic()
+    told = tell_while_sending(agent, relay, tell, "hold")
     agent.wait_state("slow", "held")
     held = wait_for(lambda: (agent.status("slow") or {"counts": {"sending": 1}})["counts"]["sending"] == 0)
     assert held

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import audit, connect, recount, wait_at_rest
-from tests.servers.process import unavailable
+from tests.servers.disk import small_disk
 from tests.servers.relay import Command, Hang, Relay, Rule
 
 MIB = 1 << 20
@@ -23,18 +22,8 @@ HOLD = {"on_uncertain": "hold"}
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """The folder of an agent whose spool is a file system of 64 MiB."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}m", "tmpfs", str(spool)]
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        unavailable(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "spool", SIZE):
         yield tmp_path
-    finally:
-        subprocess.run(["umount", "--lazy", str(spool)], check=True)
 
 
 @pytest.fixture

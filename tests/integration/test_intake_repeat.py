@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers.agent import MESSAGE, Agent, wait_for
 from tests.servers.relay import Relay
-from tests.servers.upload import assert_whole, content, seal_of, write
+from tests.servers.upload import assert_whole, content, read, seal_of, write
 
 
 def _drop(agent: Agent, name: str, files: Mapping[str, bytes]) -> None:
@@ -19,8 +19,7 @@ def _drop(agent: Agent, name: str, files: Mapping[str, bytes]) -> None:
 
 def _tree(folder: Path) -> dict[str, bytes]:
     """The files of a job, without its report."""
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("report/")}
+    return {name: data for name, data in read(folder).items() if not name.startswith("report/")}
 
 
 def _assert_duplicate(agent: Agent, name: str, of: str) -> None:

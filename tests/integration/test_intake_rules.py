@@ -15,6 +15,8 @@ from tests.servers.relay import Relay
 from tests.servers.upload import assert_whole, content, seal_of, waits, write
 
 SETTLE = 1.0
+#: What is done with the folder of an upload, given the files of a good job.
+Step = Callable[[Path, dict[str, bytes]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,12 @@ class Case:
     """An upload that is not complete: `before` puts it there, `waits_for` is what it waits for, `after` completes it."""
 
     waits_for: str
-    before: Callable[[Path, dict[str, bytes]], None]
-    after: Callable[[Path, dict[str, bytes]], None]
+    before: Step
+    after: Step
     manifest: dict[str, Any] = field(default_factory=dict)
 
 
-def _without(*names: str) -> Callable[[Path, dict[str, bytes]], None]:
+def _without(*names: str) -> Step:
     return lambda folder, files: write(folder, {name: data for name, data in files.items() if name not in names})
 
 
@@ -35,17 +37,17 @@ def _whole(folder: Path, files: dict[str, bytes]) -> None:
     write(folder, files)
 
 
-def _with(**extra: bytes) -> Callable[[Path, dict[str, bytes]], None]:
+def _with(**extra: bytes) -> Step:
     return lambda folder, files: write(folder, {**files, **extra})
 
 
-def _sealed_without(*names: str) -> Callable[[Path, dict[str, bytes]], None]:
+def _sealed_without(*names: str) -> Step:
     return lambda folder, files: write(
         folder, {"SHA256SUMS": seal_of(files), **{name: data for name, data in files.items() if name not in names}}
     )
 
 
-def _seal(**options: int) -> Callable[[Path, dict[str, bytes]], None]:
+def _seal(**options: int) -> Step:
     return lambda folder, files: write(folder, {**files, "SHA256SUMS": seal_of(files, **options)})
 
 
@@ -78,7 +80,7 @@ def _at_time_zero(folder: Path, files: dict[str, bytes]) -> None:
     os.utime(folder / "message.eml", (0, 0))
 
 
-def _cut(name: str, at: int) -> Callable[[Path, dict[str, bytes]], None]:
+def _cut(name: str, at: int) -> Step:
     return lambda folder, files: write(folder, {**files, name: files[name][:at]})
 
 
@@ -237,109 +239,13 @@ def test_incomplete_upload_waits_until_it_is_complete_and_says_for_what(story: S
     assert_whole(status)
     sent = [to for to in story.sent if to.endswith(f"@{name}.example")]
     assert len(sent) == len(set(sent)) == status["total"]
-    assert story.rules[name] == name.partition("-")[0] if name.partition("-")[0] in ("sealed", "ready") else "quiet"
+    declared = name.partition("-")[0]
+    assert story.rules[name] == (declared if declared in ("sealed", "ready") else "quiet")
 
 
 def test_nothing_but_the_cases_is_sent(story: Story) -> None:
     assert len(story.sent) == len(set(story.sent))
     assert story.violations == []
-
-
-# --- declared complete ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def strict_agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    """An agent that takes nothing for being quiet."""
-    with Agent(tmp_path, relay.port, config={"intake": {"quiet": False, "settle": "10m", "stale": "6s"}}) as agent:
-        yield agent.start()
-
-
-def test_declared_uploads_are_taken_at_once_and_quiet_ones_become_stale_where_quiet_is_off(
-    strict_agent: Agent, relay: Relay
-) -> None:
-    agent, new = strict_agent, strict_agent.spool / "new"
-    quiet = content("ada@quiet.example")
-    write(new / "quiet", quiet)
-    os.utime(new / "quiet" / "message.eml", (1, 1))
-    start = time.monotonic()
-    sealed = content("ada@sealed.example")
-    write(new / "sealed", {**sealed, "SHA256SUMS": seal_of(sealed)})
-    write(new / "ready", content("ada@ready.example"))
-    (new / "ready" / "READY").touch()
-    agent.drop("renamed", ["ada@renamed.example"])
-    for name, rule in (("sealed", "sealed"), ("ready", "ready"), ("renamed", "renamed in")):
-        status = agent.wait_state(name, "finished")
-        assert status["counts"]["sent"] == status["total"] == 1
-        assert [event["rule"] for event in agent.events("job.accepted") if event["job"] == name] == [rule]
-    assert time.monotonic() - start < 4
-    assert (new / "quiet").is_dir()
-    wait_for(
-        lambda: waits(agent).get("quiet") == "SHA256SUMS, READY, or a rename from tmp/ (intake.quiet is off)",
-        what="the quiet upload in status.json",
-    )
-    status = agent.wait_state("quiet", "rejected")
-    assert status["errors"] == [
-        "the upload did not become complete: it waited for SHA256SUMS, READY, or a rename from tmp/ (intake.quiet is off)"
-    ]
-    assert status["reason"] == status["errors"][0]
-    assert time.monotonic() - start >= 6
-    assert sorted(relay.recipients) == ["ada@ready.example", "ada@renamed.example", "ada@sealed.example"]
-    assert relay.violations == []
-    wait_for(lambda: not list(new.iterdir()), what="an empty new/")
-
-
-def test_upload_that_keeps_changing_is_not_quiet(tmp_path: Path, relay: Relay) -> None:
-    settle = 2.0
-    with Agent(tmp_path, relay.port, config={"intake": {"settle": "2s"}}) as agent:
-        agent.start()
-        folder = agent.spool / "new" / "slow"
-        write(folder, content("ada@slow.example"))
-        begun = changed = time.monotonic()
-        number = 0
-
-        def is_taken() -> bool:
-            nonlocal changed, number
-            now = time.monotonic()
-            if number < 5 and now - changed > 0.9:
-                # The size stays; only the times tell.
-                with (folder / "message.eml").open("r+b") as file:
-                    file.write(b"F")
-                changed, number = time.monotonic(), number + 1
-            return not folder.exists()
-
-        wait_for(is_taken, what="the job to be taken")
-        taken = time.monotonic()
-        assert number == 5
-        assert changed - begun > 2 * settle
-        assert settle - 0.05 <= taken - changed < settle + 2
-        agent.wait_state("slow", "finished")
-        assert relay.recipients == ["ada@slow.example"]
-
-
-def test_stale_clock_of_an_upload_starts_again_with_each_change(tmp_path: Path, relay: Relay) -> None:
-    with Agent(tmp_path, relay.port, config={"intake": {"stale": "2s", "settle": "1s"}}) as agent:
-        agent.start()
-        folder = agent.spool / "new" / "late"
-        files = content("ada@late.example")
-        write(folder, {"message.eml": files["message.eml"]})
-        first = changed = time.monotonic()
-        number = 0
-
-        def is_over() -> bool:
-            nonlocal changed, number
-            now = time.monotonic()
-            if number < 3 and now - changed > 1.0:
-                write(folder, {f"part-{number}": b""})
-                changed, number = time.monotonic(), number + 1
-            return not folder.exists()
-
-        wait_for(is_over, what="the upload to become stale")
-        assert time.monotonic() - changed >= 1.9
-        assert changed - first > 3.0
-        status = agent.wait_state("late", "rejected")
-        assert status["errors"] == ["the upload did not become complete: it waited for job.yaml"]
-        assert relay.accepted == []
 
 
 # --- control files in new/ --------------------------------------------------------------------------------------------

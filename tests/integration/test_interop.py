@@ -8,7 +8,7 @@ Postfix is as strict here as it can be made (`smtpd_forbid_unauth_pipelining`), 
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,43 +51,36 @@ class Server(Protocol):
     def reset(self) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def strict(ca: Authority) -> Iterator[Postfix]:
-    """A Postfix of this module's own: other tests end their connections rudely, and its log would tell of that."""
-    with Postfix(certificate=ca.valid) as server:
-        yield server
+#: How each is started. Postfix is one of this module's own: other tests end their connections rudely, and its log would
+#: tell of that.
+STARTS: dict[str, Callable[[Authority], contextlib.AbstractContextManager[Server]]] = {
+    "Postfix": lambda ca: Postfix(certificate=ca.valid),
+    "Exim": lambda ca: Exim(certificate=ca.valid),
+    "OpenSMTPD": lambda _: OpenSmtpd(),
+    "aiosmtpd": lambda ca: Library(certificate=ca.valid),
+    "smtp-sink": lambda _: Sink(),
+}
 
 
 @pytest.fixture(scope="module")
-def exim(ca: Authority) -> Iterator[Exim]:
-    with Exim(certificate=ca.valid) as server:
-        yield server
+def running(ca: Authority) -> Iterator[Callable[[str], Server]]:
+    """Gives the server of a name, as after its start. Each is started when first asked for, once for this module."""
+    with contextlib.ExitStack() as stack:
+        started: dict[str, Server] = {}
 
+        def find(name: str) -> Server:
+            if name not in started:
+                started[name] = stack.enter_context(STARTS[name](ca))
+            started[name].reset()
+            return started[name]
 
-@pytest.fixture(scope="module")
-def opensmtpd() -> Iterator[OpenSmtpd]:
-    with OpenSmtpd() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def library(ca: Authority) -> Iterator[Library]:
-    with Library(certificate=ca.valid) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def sink() -> Iterator[Sink]:
-    with Sink() as server:
-        yield server
+        yield find
 
 
 @pytest.fixture
-def server(name: str, request: pytest.FixtureRequest) -> Server:
-    """The server of this name, as after its start."""
-    fixture = {"Postfix": "strict", "Exim": "exim", "OpenSMTPD": "opensmtpd", "aiosmtpd": "library"}.get(name, "sink")
-    found: Server = request.getfixturevalue(fixture)
-    found.reset()
+def server(name: str, running: Callable[[str], Server]) -> Server:
+    """The server of this name; Postfix as strict as can be, and with recipients that it refuses."""
+    found = running(name)
     if isinstance(found, Postfix):
         found.set("smtpd_forbid_unauth_pipelining", "yes")
         found.set("smtpd_data_restrictions", "reject_unauth_pipelining")
@@ -249,8 +242,10 @@ def test_with_chunking_whole_transactions_stand_behind_each_other(
     assert trouble(server.log()[before:]) == []
 
 
-def test_servers_that_do_not_offer_pipelining_show_why_it_must_not_be_guessed(library: Library) -> None:
-    library.reset()
+def test_servers_that_do_not_offer_pipelining_show_why_it_must_not_be_guessed(
+    running: Callable[[str], Server],
+) -> None:
+    library = running("aiosmtpd")
     assert behind_the_dot(library) == ["250", "250"]
     assert len(library.settle()) == 1
     # OpenSMTPD answers the dot itself by `500 Pipelining not supported`, throws the message away, and sometimes ends
@@ -273,17 +268,14 @@ def behind_the_dot(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("name", ["OpenSMTPD", "Exim"])
 def test_a_limit_of_messages_a_session_costs_no_recipient_anything_and_no_time(
-    tmp_path: Path, name: str, request: pytest.FixtureRequest
+    tmp_path: Path, name: str, running: Callable[[str], Server]
 ) -> None:
     # OpenSMTPD answers the 101st MAIL by `452 4.5.3 ... Too many messages sent`, Exim by `421 too many messages in this
     # connection`: as installed the 1,001st.
     to = [f"user{number}@one.example" for number in range(130)]
     with contextlib.ExitStack() as stack:
-        if name == "OpenSMTPD":
-            server: Server = request.getfixturevalue("opensmtpd")
-            server.reset()
-        else:
-            server = stack.enter_context(Exim(messages_per_connection=50))
+        own = Exim(messages_per_connection=50)
+        server = running(name) if name == "OpenSMTPD" else stack.enter_context(own)
         agent = stack.enter_context(Agent(tmp_path, server.port, relay={"connections": 1, "recipients_per_message": 1}))
         agent.start().drop("many", to)
         agent.wait_state("many", "finished", timeout=WAIT)

@@ -3,18 +3,19 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from spoold.failpoint import NAMES
-from tests.servers.agent import MESSAGE, Agent
+from tests.servers.agent import Agent
 from tests.servers.audit import at_rest, audit, wait_at_rest
 from tests.servers.relay import Relay, read_journal
+from tests.servers.upload import personal
 
 CONNECTIONS = 4
 PER_MESSAGE = 5
+pytestmark = pytest.mark.agent(relay={"connections": CONNECTIONS, "recipients_per_message": PER_MESSAGE})
 #: Recipients that can be in a transaction that is open, or next in line on its connection, at one moment.
 OPEN = 2 * CONNECTIONS * PER_MESSAGE
 
@@ -38,13 +39,6 @@ BEFORE_DOT = frozenset(NAMES[: NAMES.index("after-dot")]) - {"before-move", "aft
 IN_DOUBT = NAMES[NAMES.index("after-intent") : NAMES.index("after-outcome")]
 
 
-@pytest.fixture
-def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    settings = {"connections": CONNECTIONS, "recipients_per_message": PER_MESSAGE}
-    with Agent(tmp_path, relay.port, relay=settings) as process:
-        yield process
-
-
 def drop_shared(agent: Agent, name: str, recipients: int = 35) -> list[str]:
     """A job with one message for all; READY, so that it is taken at once before and after a kill."""
     addresses = [f"{name}-{n}@domain{n % 3}.example" for n in range(recipients)]
@@ -55,9 +49,8 @@ def drop_shared(agent: Agent, name: str, recipients: int = 35) -> list[str]:
 def drop_personal(agent: Agent, name: str) -> list[str]:
     """A job with one message each."""
     addresses = [f"{name}-{n}@domain{n % 3}.example" for n in range(12)]
-    files = {f"messages/{n}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % n) for n in range(len(addresses))}
-    recipients = "address,message\n" + "".join(f"{to},messages/{n}.eml\n" for n, to in enumerate(addresses))
-    agent.drop(name, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
+    table, files = personal(addresses)
+    agent.drop(name, table, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
     return addresses
 
 
@@ -103,14 +96,13 @@ LONGEST = 3.0
 
 def drop_round(agent: Agent, number: int) -> dict[str, list[str]]:
     """2,000 recipients in two jobs: one message for most of them, one each for the others."""
-    shared, personal = f"shared-{number}", f"personal-{number}"
+    shared, own = f"shared-{number}", f"personal-{number}"
     many = [f"{shared}-{n}@domain{n % 5}.example" for n in range(RECIPIENTS - PERSONAL)]
     agent.drop(shared, many, manifest={"on_uncertain": "hold"}, files={"READY": b""})
-    few = [f"{personal}-{n}@domain{n % 5}.example" for n in range(PERSONAL)]
-    files = {f"messages/{n}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % n) for n in range(PERSONAL)}
-    recipients = "address,message\n" + "".join(f"{to},messages/{n}.eml\n" for n, to in enumerate(few))
-    agent.drop(personal, recipients, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
-    return {shared: many, personal: few}
+    few = [f"{own}-{n}@domain{n % 5}.example" for n in range(PERSONAL)]
+    table, files = personal(few)
+    agent.drop(own, table, manifest={"on_uncertain": "hold"}, message=None, files={"READY": b"", **files})
+    return {shared: many, own: few}
 
 
 def send_through_endings(

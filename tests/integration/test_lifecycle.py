@@ -1,42 +1,21 @@
-"""The agent's own life: start, reload, stop, what it tells the service manager, Prometheus and its spool."""
+"""The agent's own life: start, stop, reload, many jobs side by side, and other agents beside it."""
 
-import json
 import os
 import signal
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from spoold import __version__
-from spoold.event import EVENTS
-from tests.servers.agent import Agent, wait_for, wait_replaced
+from tests.servers.agent import Agent, wait_for
+from tests.servers.audit import check_log
 from tests.servers.relay import Delay, Hang, Relay, Reply, Rule
-
-
-def addresses(count: int, domain: str = "one.example") -> list[str]:
-    return [f"r{number}@{domain}" for number in range(count)]
+from tests.servers.upload import addresses
 
 
 def begun(relay: Relay) -> int:
     return sum(line.text.upper().startswith("MAIL") for line in tuple(relay.commands))
-
-
-def check_log(agent: Agent) -> Counter[str]:
-    """Every line of the log is an event of the closed list at its level; returns how often each came."""
-    count: Counter[str] = Counter()
-    for line in agent.log_file.read_bytes().splitlines():
-        event = json.loads(line)
-        assert event["event"] in EVENTS
-        assert event["level"] == EVENTS[event["event"]][0]
-        assert datetime.fromisoformat(event["timestamp"]).tzinfo is not None
-        count[event["event"]] += 1
-    return count
 
 
 # --- stop ---------------------------------------------------------------------------------------------------------
@@ -160,142 +139,6 @@ def test_reload_while_a_transaction_is_open_sends_nobody_twice(agent: Agent, rel
         assert len(other.recipients) >= 10
         assert relay.violations == other.violations == []
         assert agent.stop() == 0
-
-
-# --- the service manager ------------------------------------------------------------------------------------------
-
-
-def test_service_manager_is_told_of_every_step(agent: Agent, relay: Relay, tmp_path: Path) -> None:
-    # Longer than the four seconds at most between two words to the service manager, so that one falls into it.
-    relay.rules.append(Rule("DOT", Delay(4.5)))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.setblocking(False)
-        told: list[dict[str, str]] = []
-
-        def seen(name: str, wanted: Callable[[str], bool] = lambda _: True) -> list[dict[str, str]]:
-            while True:
-                try:
-                    data = manager.recv(4096).decode()
-                except BlockingIOError:
-                    break
-                told.append(dict(line.split("=", 1) for line in data.splitlines()))
-            return [message for message in told if name in message and wanted(message[name])]
-
-        watched = Agent(
-            tmp_path, relay.port, environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
-        )
-        with watched:
-            watched.start()
-            ready = wait_for(lambda: seen("READY"))
-            assert ready[0]["READY"] == "1"
-            assert ready[0]["STATUS"].startswith("0 jobs, 0 recipients to send")
-            first = len(wait_for(lambda: seen("WATCHDOG")))
-            begin = time.monotonic()
-            wait_for(lambda: len(seen("WATCHDOG")) >= first + 4)
-            assert time.monotonic() - begin < 4 * 0.6
-            watched.drop("job", addresses(3))
-            wait_for(lambda: seen("STATUS", lambda text: text.startswith("1 jobs, 3 recipients to send")), 6)
-            process = watched.process
-            assert process is not None
-            process.send_signal(signal.SIGHUP)
-            wait_for(lambda: len(seen("READY")) == 2)
-            [reloading] = seen("RELOADING")
-            assert int(reloading["MONOTONIC_USEC"]) > 0
-            watched.wait_state("job", "finished")
-            watched.drop("last")
-            relay.wait_for(lambda _: relay.bodies == 2)
-            process.send_signal(signal.SIGTERM)
-            stopping = wait_for(lambda: seen("STOPPING"))
-            assert "waiting for 1 open" in stopping[0]["STATUS"]
-            assert watched.died() == 0
-            assert seen("EXTEND_TIMEOUT_USEC")
-            order = [next(iter(message)) for message in told]
-            assert order.index("READY") < order.index("WATCHDOG")
-            assert order.index("READY") < order.index("STOPPING")
-            assert len(watched.status("last")["counts"]) == 8  # type: ignore[index]
-            assert sorted(relay.recipients) == sorted([*addresses(3), "ada@one.example"])
-
-
-def test_relay_that_is_down_stands_in_the_service_s_status(agent: Agent, relay: Relay, tmp_path: Path) -> None:
-    relay.stop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
-        with Agent(tmp_path, relay.port, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as watched:
-            watched.start()
-            watched.drop("job")
-            deadline = time.monotonic() + 10
-            while "relay down: default" not in manager.recv(4096).decode():
-                assert time.monotonic() < deadline
-
-
-# --- what it writes of itself -------------------------------------------------------------------------------------
-
-
-def metrics(agent: Agent) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = (agent.spool / "metrics.prom").read_text()
-    return {
-        (sample.name, frozenset(sample.labels.items() - {("spool", str(agent.spool))})): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def test_state_and_metrics_are_true_and_rewritten_at_least_every_five_seconds(agent: Agent, relay: Relay) -> None:
-    relay.rules.append(Rule("RCPT", Reply("450 4.7.1 Greylisted"), match="grey"))
-    agent.start()
-    agent.drop("good", addresses(5))
-    agent.drop("waiting", ["grey@one.example", "ada@two.example", "<bad"])
-    agent.drop("part", manifest={"expect": {"recipients": 9}})
-    agent.wait_state("good", "finished")
-    agent.wait_state("waiting", "waiting")
-    wait_for(lambda: {job["job"]: job["state"] for job in (agent.state() or {"jobs": []})["jobs"]} == {
-        "good": "finished", "waiting": "waiting",
-    })  # fmt: skip
-    state = agent.state()
-    assert state is not None
-    assert state["agent"] == {
-        "version": __version__, "pid": agent.pid, "state": "running",
-        "started_at": state["agent"]["started_at"], "sent": 6,
-    }  # fmt: skip
-    [shown] = state["relays"]
-    assert (shown["relay"], shown["up"], shown["error"]) == ("default", True, None)
-    assert shown["address"] == f"127.0.0.1:{relay.port}"
-    [upload] = state["uploads"]
-    assert upload["upload"] == "part"
-    assert "9 recipients" in upload["waits_for"]
-    for moment in (state["updated_at"], state["agent"]["started_at"], upload["since"]):
-        assert abs(datetime.fromisoformat(moment).timestamp() - time.time()) < 60
-    for job in state["jobs"]:
-        assert sum(job["counts"].values()) == job["total"]
-        assert (agent.spool / job["folder"] / job["job"]).is_dir()
-
-    # They are written right after the state.
-    wait_for(lambda: metrics(agent)["spoold_sent_total", frozenset()] == 6, 5)
-    values = metrics(agent)
-    assert values["spoold_uploads", frozenset()] == 1
-    assert values["spoold_relay_up", frozenset({("relay", "default")})] == 1
-    assert values["spoold_jobs", frozenset({("state", "waiting")})] == 1
-    assert values["spoold_recipients", frozenset({("relay", "default"), ("state", "deferred")})] == 1
-    assert values["spoold_build_info", frozenset({("version", __version__)})] == 1
-    assert abs(values["spoold_start_time_seconds", frozenset()] - time.time()) < 60
-
-    for _ in range(2):
-        for name in ("status.json", "metrics.prom"):
-            before, after = wait_replaced(agent.spool / name, 5)
-            assert after.st_mtime - before.st_mtime < 5
-    relay.stop()
-    agent.drop("next", ["bob@two.example"])
-    wait_for(lambda: not (agent.state() or {"relays": [{"up": True}]})["relays"][0]["up"], 5)
-    down = agent.state()
-    assert down is not None
-    assert "cannot connect" in down["relays"][0]["error"]
-    assert down["relays"][0]["retry_at"] is not None
-    wait_for(lambda: metrics(agent)["spoold_relay_up", frozenset({("relay", "default")})] == 0, 5)
-    assert agent.stop() == 0
-    assert (agent.state() or {})["agent"]["state"] == "stopped"
-    assert check_log(agent)["relay.down"] == 1
 
 
 # --- side by side -------------------------------------------------------------------------------------------------

@@ -6,26 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from spoold.cli.init import monitoring
 from tests.servers.agent import Agent, wait_for
+from tests.servers.metric import samples
 from tests.servers.relay import Relay, Reply, Rule
-
-Labels = frozenset[tuple[str, str]]
-
-
-@pytest.fixture
-def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    with Agent(tmp_path, relay.port) as process:
-        yield process
 
 
 @pytest.fixture(scope="session")
@@ -34,16 +25,6 @@ def promtool() -> str:
     if found is None and os.environ.get("CI") != "true":
         pytest.skip("promtool is not there (Debian package prometheus)")
     assert found is not None, "promtool is missing (Debian package prometheus)"
-    return found
-
-
-def samples(agent: Agent) -> dict[tuple[str, Labels], float]:
-    """Every sample by name and labels, without the label `spool`, which each must have."""
-    found = {}
-    for family in text_string_to_metric_families((agent.spool / "metrics.prom").read_text()):
-        for sample in family.samples:
-            assert sample.labels.pop("spool") == str(agent.spool), sample
-            found[sample.name, frozenset(sample.labels.items())] = sample.value
     return found
 
 

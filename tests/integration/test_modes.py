@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.agent import MESSAGE
+from tests.servers.agent import FOLDERS, MESSAGE
 from tests.servers.process import unavailable
 from tests.servers.relay import Relay
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be seve
 
 SECRET = "correct-horse-4711"
 GROUP = 23100
-FOLDERS = ("tmp", "new", "active", "deferred", "done")
 
 
 @dataclass(frozen=True)

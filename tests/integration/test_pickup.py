@@ -23,10 +23,6 @@ def _rename_in(agent: Agent, name: str, content: bytes) -> None:
     (agent.spool / "tmp" / name).rename(agent.spool / "new" / name)
 
 
-def _left(agent: Agent) -> list[str]:
-    return sorted(path.name for path in (agent.spool / "new").iterdir())
-
-
 def test_file_with_an_envelope_is_a_job_and_the_envelope_is_not_sent(agent: Agent, relay: Relay) -> None:
     agent.start()
     _rename_in(agent, "order.eml", ENVELOPE + HEADER + BODY)
@@ -36,7 +32,7 @@ def test_file_with_an_envelope_is_a_job_and_the_envelope_is_not_sent(agent: Agen
     assert mail.mail_from == "bounces@example.com"
     assert sorted(mail.recipients) == ["ada@one.example", "bob@two.example"]
     assert mail.data == HEADER + BODY
-    assert _left(agent) == []
+    assert agent.names() == []
     (accepted,) = agent.events("job.accepted")
     assert accepted["rule"] == "sealed"
     assert relay.violations == []
@@ -112,7 +108,7 @@ def test_wrong_envelopes_are_rejected_with_file_and_line(agent: Agent, relay: Re
         assert status["errors"][0].startswith(text)
         assert (agent.spool / "done" / name / "message.eml").read_bytes() == HEADER + BODY
     assert relay.accepted == []
-    assert _left(agent) == []
+    assert agent.names() == []
 
 
 def test_bad_receiver_fails_alone_and_a_bad_message_rejects_the_job(agent: Agent, relay: Relay) -> None:
@@ -137,7 +133,7 @@ def test_other_files_in_new_are_told_and_left_alone_and_hinder_no_drain(agent: A
     assert set(problems) == {"plain.eml", "notes.txt", "link.eml"}
     assert all("a job is a folder" in text for text in problems.values())
     assert [name for name, text in problems.items() if "X-Receiver" in text] == ["plain.eml"]
-    assert _left(agent) == ["link.eml", "notes.txt", "plain.eml"]
+    assert agent.names() == ["link.eml", "notes.txt", "plain.eml"]
     assert relay.accepted == []
 
 
@@ -151,7 +147,7 @@ def test_names_are_cleaned_and_do_not_collide(agent: Agent, relay: Relay) -> Non
     wait_for(lambda: len(relay.accepted) == 3, what="the messages")
     for name in ("Bestellung_Nr._5____", "x" * 90, "job.2"):
         agent.wait_state(name, "finished")
-    assert _left(agent) == [".-.eml.eml"]  # names that begin with a dot are never looked at
+    assert agent.names() == [".-.eml.eml"]  # names that begin with a dot are never looked at
 
 
 def test_same_content_under_another_name_is_sent_and_under_the_same_name_is_a_repetition(
@@ -176,7 +172,7 @@ def test_kill_while_a_file_is_picked_up_neither_loses_nor_repeats_it(place: str,
         status = agent.wait_state(name, "finished")
         assert status["counts"]["sent"] == status["total"] == 2
     assert sorted(mail.data for mail in relay.accepted) == [HEADER + b"\r\n1\r\n", HEADER + b"\r\n2\r\n"]
-    assert _left(agent) == []
+    assert agent.names() == []
     assert relay.violations == []
 
 

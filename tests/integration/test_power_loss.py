@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spoold.storage.files import Files
-from tests.servers.agent import MESSAGE, Agent
+from tests.servers.agent import FOLDERS, MESSAGE, Agent
 from tests.servers.audit import at_rest, audit
 from tests.servers.inprocess import capture, live
 from tests.servers.powerloss import Cut, Recorder
@@ -29,7 +29,7 @@ async def start_after(cut: Cut, folder: Path, before: Relay) -> None:
     folder.mkdir()
     with Relay() as relay:
         agent = Agent(folder, relay.port)
-        for name in ("tmp", "new", "active", "deferred", "done"):
+        for name in FOLDERS:
             (agent.spool / name).rmdir()
         cut.build(agent.spool)
         try:

@@ -1,19 +1,13 @@
 """`spoold purge`: jobs that are done go, with an agent and without one, and nothing else does."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.servers.agent import Agent, wait_for
 from tests.servers.relay import Relay
 
-
-@pytest.fixture
-def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    with Agent(tmp_path, relay.port, config={"keep_done": "forever"}) as process:
-        yield process
+pytestmark = pytest.mark.agent(config={"keep_done": "forever"})
 
 
 def _jobs(agent: Agent) -> None:
@@ -40,17 +34,13 @@ def _aged(agent: Agent) -> dict[str, object]:
     return wait_for(look)
 
 
-def _names(agent: Agent, folder: str) -> list[str]:
-    return sorted(path.name for path in (agent.spool / folder).iterdir())
-
-
 @pytest.mark.parametrize("running", [True, False])
 def test_only_jobs_that_are_done_are_removed(agent: Agent, relay: Relay, running: bool) -> None:
     _jobs(agent)
     if not running:
         assert agent.stop() == 0
     assert _aged(agent) == {"jobs": ["a", "b", "bad"], "removed": [], "dry_run": True}
-    assert _names(agent, "done") == ["a", "b", "bad", "mine"]
+    assert agent.names("done") == ["a", "b", "bad", "mine"]
     young = agent.command("purge", "--older-than", "30d", "--yes")
     assert (young.returncode, young.stdout) == (0, "No job has been done for 30d.\n")
 
@@ -62,8 +52,8 @@ def test_only_jobs_that_are_done_are_removed(agent: Agent, relay: Relay, running
     done = agent.command("purge", "--older-than", "1s", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "a\nb\nbad\n3 job(s) removed.\n"
-    assert _names(agent, "done") == ["mine"]
-    assert _names(agent, "deferred") == ["held"]
+    assert agent.names("done") == ["mine"]
+    assert agent.names("deferred") == ["held"]
     assert not [path.name for path in (agent.spool / ".spoold").iterdir() if "purge" in path.name]
     if running:
         assert sorted(event["job"] for event in agent.events("job.removed")) == ["a", "b", "bad"]
@@ -86,7 +76,7 @@ def test_agent_that_was_killed_is_stood_in_for(agent: Agent) -> None:
     done = agent.command("purge", "--older-than", "1s", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"jobs": ["a", "b", "bad"], "removed": ["a", "b", "bad"], "dry_run": False}
-    assert _names(agent, "done") == ["mine"]
+    assert agent.names("done") == ["mine"]
 
 
 def test_broken_request_does_no_harm(agent: Agent, relay: Relay) -> None:
@@ -95,7 +85,7 @@ def test_broken_request_does_no_harm(agent: Agent, relay: Relay) -> None:
     agent.wait_state("a", "finished")
     (agent.spool / ".spoold" / "purge-x").write_bytes(b"{")
     wait_for(lambda: not (agent.spool / ".spoold" / "purge-x").exists())
-    assert _names(agent, "done") == ["a"]
+    assert agent.names("done") == ["a"]
     (event,) = agent.events("job.remove_failed")
     assert event["error"].startswith("not a request")
 

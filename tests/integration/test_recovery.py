@@ -13,6 +13,7 @@ import pytest
 from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import audit, check_report, connect, no_leftovers, wait_at_rest
 from tests.servers.relay import Command, Drop, Hang, Relay, Rule
+from tests.servers.upload import read
 
 FIVE = [f"to{n}@one.example" for n in range(5)]
 READY = {"READY": b""}
@@ -93,10 +94,6 @@ def test_retry_times_survive_a_kill(agent: Agent, relay: Relay) -> None:
     assert again["counts"]["deferred"] == 1
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_waiting_job_stays_where_it_is_over_a_restart(agent: Agent, relay: Relay) -> None:
     relay.rules.append(Rule(Command.RCPT, Drop(), nth=1, times=1))
     agent.start()
@@ -161,14 +158,14 @@ def test_report_of_a_rejected_job_is_completed_after_a_kill_in_the_middle_of_it(
 
 def test_upload_that_was_half_taken_is_whole_again_and_keeps_its_name(agent: Agent, relay: Relay) -> None:
     agent.drop("job", FIVE, files={"a/b/c.txt": b"deep", "z.txt": b"last"})
-    before = content(agent.spool / "new/job")
+    before = read(agent.spool / "new/job")
     agent.start(failpoint="file-taken:3", wait=False)
     assert agent.died() == -signal.SIGKILL
     assert not (agent.spool / "new/job").exists()
     assert len(list((agent.spool / "active/.take-job").rglob("*.*"))) > 0
     agent.start()
     agent.wait_state("job", "finished")
-    after = content(agent.spool / "done/job")
+    after = read(agent.spool / "done/job")
     assert {name: data for name, data in after.items() if not name.startswith("report/")} == before
     assert relay.recipients == FIVE
 

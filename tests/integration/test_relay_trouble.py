@@ -16,7 +16,7 @@ import pytest
 from tests.servers.agent import Agent, wait_for
 from tests.servers.certificate import Authority
 from tests.servers.fleet import Fleet
-from tests.servers.relay import EXTENSIONS, Delay, Hang, Relay, Reply, Rule
+from tests.servers.relay import Hang, Relay, Reply, Rule
 
 WITHIN = 5.0
 LOGIN = ("me", "right-secret")
@@ -200,67 +200,19 @@ def test_password_of_a_refused_login_is_nowhere_in_the_reports(troubles: dict[st
     assert "-secret" not in str(troubles["login"]["events"])
 
 
-# --- too many recipients ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reply", "extensions"),
-    [
-        ("452 4.5.3 Too many recipients", EXTENSIONS),
-        ("452 Too many recipients", EXTENSIONS),
-        ("552 5.5.3 Too many recipients", EXTENSIONS),
-        ("552 Too many recipients", EXTENSIONS[1:]),
-        ("452 4.5.3 Too many recipients", EXTENSIONS[1:]),
-    ],
-)
-def test_too_many_recipients_lowers_the_limit_and_costs_nothing(
-    reply: str, extensions: tuple[str, ...], tmp_path: Path
-) -> None:
-    taken: Counter[int] = Counter()
-
-    def third(event: Any) -> Reply | None:
-        taken[event.connection] += 1
-        return Reply(reply) if taken[event.connection] > 7 else None
-
-    def again(event: Any) -> None:
-        taken[event.connection] = 0
-
-    relay = Relay(rules=[Rule("MAIL", again), Rule("RCPT", third)], extensions=extensions)
-    to = [f"user{number}@one.example" for number in range(40)]
-    with relay, Agent(tmp_path, relay.port, relay={"connections": 1, "recipients_per_message": 25}) as agent:
-        agent.start().drop("many", to)
-        status = agent.wait_state("many", "finished")
-        assert status["counts"]["sent"] == 40
-        assert Counter(relay.recipients) == Counter(to)
-        sizes = [len(mail.recipients) for mail in relay.accepted]
-        # Those that were put back by one transaction may be on their way before those of the next are back.
-        assert sizes[0] == max(sizes) == 7
-        assert len(sizes) <= 8
-        # The first transaction asked for 25, as did the one that was in line behind it; after that the limit is known.
-        rcpts = sum(line.text.startswith("RCPT") for line in relay.commands)
-        assert rcpts == (25 + 15 + 40 - 2 * 7 if "PIPELINING" in extensions else 25 + 40 - 7)
-        assert {row["attempts"] for row in agent.recipients("many")} == {"1"}
-        assert [event["recipients"] for event in agent.events("relay.limit")] == [7]
-        assert relay.violations == []
-
-
-def test_452_4_2_2_defers_that_mailbox_alone(agent: Agent, relay: Relay) -> None:
-    relay.rules.append(Rule("RCPT", Reply("452 4.2.2 Mailbox full"), match="bob"))
-    agent.start().drop("full", ["ada@one.example", "bob@one.example", "cid@one.example"])
-    status = agent.wait_state("full", "waiting")
-    assert (status["reason"], status["relay_error"]) == ("retry", None)
-    rows = {row["address"]: row for row in agent.recipients("full")}
-    bob = rows["bob@one.example"]
-    assert (bob["state"], bob["dsn_action"], bob["dsn_status"], bob["smtp_code"], bob["bounce_category"]) == (
-        "deferred",
-        "delayed",
-        "4.2.2",
-        "452",
-        "quota-issues",
-    )
-    assert [row["state"] for row in rows.values()] == ["sent", "deferred", "sent"]
-    assert agent.events("relay.limit") == []
-    assert agent.events("relay.down") == []
+def test_tls_below_what_is_safe_is_refused(ca: Authority, tmp_path: Path) -> None:
+    context = ca.valid.context()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    relay = Relay(tls=context)
+    with relay, Agent(tmp_path, relay.port, relay={"security": "starttls", "ca_file": str(ca.pem)}) as agent:
+        agent.start().drop("old")
+        status = agent.wait_state("old", "waiting")
+        assert "TLS" in status["relay_error"]
+        assert "`security`" in status["relay_error"]
+        assert relay.accepted == []
 
 
 # --- a relay that breaks everything -----------------------------------------------------------------------------------
@@ -307,69 +259,3 @@ def test_jobs_that_come_while_the_relay_is_down_say_so_at_once(agent: Agent, rel
     for name in ("first", *(f"later-{number}" for number in range(2))):
         agent.wait_state(name, "finished")
     assert len(relay.recipients) == 3
-
-
-# --- fallback ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_fallback_takes_over_while_the_relay_is_down_and_the_report_says_so(tmp_path: Path) -> None:
-    second, third = Relay(), Relay()
-    relays = {"default": Relay(), "second": second, "third": third}
-    settings: dict[str, dict[str, Any]] = {
-        "default": {"fallback": "second"},
-        "second": {"fallback": "third", "timeouts": {}},
-    }
-    with Fleet(tmp_path, relays, settings=settings) as fleet:
-        relays["default"].stop()
-        agent = fleet.agent.start()
-        second.rules.append(Rule("DOT", Delay(3)))
-        agent.drop("urgent", ["ada@one.example"])
-        status = wait_for(lambda: (found := agent.status("urgent")) and found["relay_error"] and found, 5)
-        assert status["relay_error"].startswith("relay default: ")
-        assert "meanwhile relay second is used" in status["relay_error"]
-        agent.wait_state("urgent", "finished")
-        assert second.recipients == ["ada@one.example"]
-        assert [attempt["relay"] for attempt in agent.attempts("urgent")] == ["second"]
-        # The next in line, too.
-        second.stop()
-        agent.drop("more", ["bob@one.example"])
-        agent.wait_state("more", "finished")
-        assert third.recipients == ["bob@one.example"]
-        assert relays["default"].recipients == []
-
-
-def test_after_its_repair_the_first_relay_takes_over_again_while_the_fallback_is_quick_and_idle(
-    tmp_path: Path,
-) -> None:
-    relays = {"default": Relay(), "second": Relay()}
-    with Fleet(tmp_path, relays, settings={"default": {"fallback": "second"}}) as fleet:
-        relays["default"].stop()
-        agent = fleet.agent.start()
-        agent.drop("before", ["ada@one.example"])
-        agent.wait_state("before", "finished")
-        relays["default"].start()
-        for number in range(16):
-            agent.drop(f"after-{number}", [f"user{number}@one.example"])
-            agent.wait_state(f"after-{number}", "finished")
-            if relays["default"].recipients:
-                break
-            time.sleep(0.4)  # its rest: two seconds, in which the fallback serves
-        assert relays["default"].recipients
-        assert agent.events("relay.up")
-        everybody = Counter(relays["default"].recipients + relays["second"].recipients)
-        assert set(everybody.values()) == {1}
-
-
-def test_tls_below_what_is_safe_is_refused(ca: Authority, tmp_path: Path) -> None:
-    context = ca.valid.context()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-    relay = Relay(tls=context)
-    with relay, Agent(tmp_path, relay.port, relay={"security": "starttls", "ca_file": str(ca.pem)}) as agent:
-        agent.start().drop("old")
-        status = agent.wait_state("old", "waiting")
-        assert "TLS" in status["relay_error"]
-        assert "`security`" in status["relay_error"]
-        assert relay.accepted == []

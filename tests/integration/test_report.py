@@ -6,9 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +15,8 @@ from tests.servers.agent import Agent, wait_for
 from tests.servers.audit import SENT, check_attempts, check_report, connect, table, wait_at_rest
 from tests.servers.inprocess import live
 from tests.servers.relay import Command, Hang, Relay, Reply, Rule
+
+pytestmark = pytest.mark.agent(relay={"connections": 3, "recipients_per_message": 5})
 
 FINAL = ("sent", "failed", "expired", "cancelled")
 #: Seconds: what the contract allows, and what a busy machine may add.
@@ -72,12 +72,6 @@ class Reader(threading.Thread):
         whole = data[: data.rfind(b"\n") + 1]
         tried = [(line["address"], line["attempt"]) for line in map(json.loads, whole.splitlines())]
         assert len(set(tried)) == len(tried), "a line stands there twice"
-
-
-@pytest.fixture
-def agent(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
-    with Agent(tmp_path, relay.port, relay={"connections": 3, "recipients_per_message": 5}) as process:
-        yield process
 
 
 def test_every_file_is_whole_and_not_far_behind_while_it_is_sent(agent: Agent, relay: Relay) -> None:

@@ -12,26 +12,17 @@ import pytest
 
 from spoold.storage.files import Files
 from spoold.storage.spooldir import SpoolError
-from tests.servers.agent import MESSAGE, Agent
+from tests.servers.agent import Agent
 from tests.servers.audit import at_rest, audit
 from tests.servers.inprocess import OPERATIONS, Faulty, capture, live, name_of
 from tests.servers.relay import Relay
+from tests.servers.upload import drop_pair
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE)
-#: A message that cannot be read for the moment waits for its next attempt.
-MANIFEST = {"on_uncertain": "hold", "retry": {"every": "1s", "for": "1d"}}
 
 
 def jobs(run: str) -> dict[str, list[str]]:
     return {name: [f"{name}{n}@{run}.example" for n in range(4)] for name in ("one", "two")}
-
-
-def drop_jobs(agent: Agent, run: str) -> None:
-    """One job with one message for all, and one whose recipients get their own, from a folder below."""
-    agent.drop("one", jobs(run)["one"], manifest=MANIFEST, files={"READY": b""})
-    own = "address,message\n" + "".join(f"{to},messages/{n}.eml\n" for n, to in enumerate(jobs(run)["two"]))
-    files = {f"messages/{n}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % n) for n in range(4)}
-    agent.drop("two", own, manifest=MANIFEST, message=None, files={"READY": b"", **files})
 
 
 def finished(agent: Agent, run: str) -> bool:
@@ -53,7 +44,7 @@ async def one_run(folder: Path, port: int, operation: str, nth: int, number: int
     """A life in which that call fails; the agent, and how often it came to pass."""
     folder.mkdir()
     agent = Agent(folder, port)
-    drop_jobs(agent, run)
+    drop_pair(agent, jobs(run))
     files = Faulty()
     files.arm(operation, nth, number)
 
@@ -85,7 +76,7 @@ async def test_any_file_operation_may_fail_once_at_any_moment_and_the_agent_make
     log = capture(monkeypatch)
     monkeypatch.setattr("spoold.intake.custody._MANY", 3)  # so that both ways of syncing are gone
     agent = Agent(tmp_path, relay.port)
-    drop_jobs(agent, "healthy")
+    drop_pair(agent, jobs("healthy"))
     files = Faulty()
     assert await live(agent, files, lambda: finished(agent, "healthy")) is None
     audit(agent, relay.accepted, jobs("healthy"))

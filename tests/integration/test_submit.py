@@ -29,10 +29,6 @@ def submit(
     return done
 
 
-def _names(agent: Agent, folder: str) -> list[str]:
-    return sorted(path.name for path in (agent.spool / folder).iterdir())
-
-
 # --- a spool on this machine --------------------------------------------------------------------------------------
 
 
@@ -62,7 +58,7 @@ def test_submit_to_the_configured_spool_is_sealed_and_says_where_the_job_stands(
         "report",
     }
     assert relay.recipients == ["ada@one.example"]
-    assert _names(agent, "tmp") == []
+    assert agent.names("tmp") == []
 
 
 def test_submit_without_an_agent_says_that_the_job_waits(agent: Agent, tmp_path: Path) -> None:
@@ -70,14 +66,14 @@ def test_submit_without_an_agent_says_that_the_job_waits(agent: Agent, tmp_path:
     done = submit(agent, job, agent.spool, "--name", "other")
     assert done.returncode == 0
     assert done.stdout.endswith("other: in new/, not taken yet; the agent takes it when it runs\n")
-    assert _names(agent, "new") == ["other"]
+    assert agent.names() == ["other"]
     again = submit(agent, job, "--name", "other")
     assert again.returncode == 1
     assert (
         again.stderr == "spoold: new/other: an upload of this name waits there already; wait, or give another --name\n"
     )
-    assert _names(agent, "new") == ["other"]
-    assert _names(agent, "tmp") == []
+    assert agent.names() == ["other"]
+    assert agent.names("tmp") == []
 
 
 def test_repeated_submit_is_told_to_be_a_duplicate_and_other_content_gets_a_number(
@@ -102,7 +98,7 @@ def test_job_that_would_be_rejected_is_not_copied(agent: Agent, tmp_path: Path) 
     assert done.returncode == 1
     assert "job.yaml:3:" in done.stderr
     assert done.stderr.endswith(f"spoold: {job}: not submitted, nothing was copied\n")
-    assert _names(agent, "new") == _names(agent, "tmp") == []
+    assert agent.names() == agent.names("tmp") == []
 
 
 def test_bad_recipients_are_told_and_the_others_are_sent_to(agent: Agent, relay: Relay, tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_seal_that_does_not_fit_the_folder_is_an_error(agent: Agent, tmp_path: P
     done = submit(agent, job)
     assert done.returncode == 1
     assert "SHA256SUMS: recipients.csv was changed since it was sealed; seal it again" in done.stderr
-    assert _names(agent, "new") == []
+    assert agent.names() == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +169,7 @@ def test_submit_by_ssh_is_renamed_in_and_waited_for(agent: Agent, relay: Relay, 
     assert not (taken / "READY").exists()
     assert (taken / "message.eml").stat().st_mode & 0o777 == 0o660
     assert relay.recipients == ["ada@one.example"]
-    assert _names(agent, "tmp") == _names(agent, "new") == []
+    assert agent.names("tmp") == agent.names() == []
 
 
 @pytest.mark.parametrize("spool", ["it's $(touch pwned) a spool;", "spool with 'quotes\" and \\"])
@@ -232,7 +228,7 @@ def test_cut_upload_leaves_new_empty_and_a_second_submit_goes_on(
     assert "the copy ended early (rsync, exit code -9)" in stderr
     assert "run the same command again, it goes on where it was" in stderr
     assert "Traceback" not in stderr
-    assert _names(agent, "new") == []
+    assert agent.names() == []
     # What was there is kept under the file's own name by the server's rsync, which notices a moment later.
     wait_for(lambda: [path for path in (agent.spool / "tmp").rglob("recipients.csv") if path.stat().st_size > 300_000])
     assert relay.accepted == []
@@ -244,7 +240,7 @@ def test_cut_upload_leaves_new_empty_and_a_second_submit_goes_on(
     assert sent < 700_000, "the second upload sent everything again"
     agent.wait_state("large", "finished")
     assert len(relay.recipients) == len(set(relay.recipients)) == 100
-    assert _names(agent, "tmp") == _names(agent, "new") == []
+    assert agent.names("tmp") == agent.names() == []
 
 
 def _program(pid: int) -> str:

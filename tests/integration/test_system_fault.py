@@ -6,7 +6,6 @@ The calls of the real process fail by strace; a small file system runs out of in
 import contextlib
 import os
 import resource
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,13 +14,12 @@ import pytest
 from spoold.storage.files import Files
 from tests.servers.agent import MESSAGE, Agent, wait_for
 from tests.servers.audit import at_rest, audit, no_leftovers, wait_at_rest
+from tests.servers.disk import small_disk
 from tests.servers.inprocess import capture, live
-from tests.servers.process import unavailable
 from tests.servers.relay import Relay
 from tests.servers.tracer import failing
-from tests.servers.upload import waits
+from tests.servers.upload import PATIENT, drop_pair, waits
 
-MANIFEST = {"on_uncertain": "hold", "retry": {"every": "1s", "for": "1d"}}
 RENAME = "renameat,renameat2"
 
 
@@ -30,14 +28,6 @@ def jobs() -> dict[str, list[str]]:
         "beside": [f"b{number}@beside.example" for number in range(120)],
         **{name: [f"{name}{number}@one.example" for number in range(4)] for name in ("one", "two")},
     }
-
-
-def drop_jobs(agent: Agent) -> None:
-    """One job with one message for all, and one whose recipients get their own, from a folder below."""
-    agent.drop("one", jobs()["one"], manifest=MANIFEST, files={"READY": b""})
-    own = "address,message\n" + "".join(f"{to},messages/{number}.eml\n" for number, to in enumerate(jobs()["two"]))
-    files = {f"messages/{number}.eml": MESSAGE.replace(b"Hello", b"Hello %d" % number) for number in range(4)}
-    agent.drop("two", own, manifest=MANIFEST, message=None, files={"READY": b"", **files})
 
 
 def sent(relay: Relay, job: str) -> int:
@@ -56,7 +46,7 @@ def assert_nothing_lost(agent: Agent, relay: Relay, names: Sequence[str] = ("bes
 def send_beside(agent: Agent, relay: Relay, rate: str = "20/s", count: int = 3) -> None:
     """Start the agent with a job that it sends at this rate, and see so many messages of it through."""
     agent.start()
-    agent.drop("beside", jobs()["beside"], manifest={**MANIFEST, "rate": rate})
+    agent.drop("beside", jobs()["beside"], manifest={**PATIENT, "rate": rate})
     relay.wait_for(lambda relay: len(relay.accepted) >= count)
 
 
@@ -82,7 +72,7 @@ def test_system_call_that_fails_for_a_while_costs_nothing_and_is_made_good_witho
 ) -> None:
     send_beside(agent, relay)
     with failing(agent, agent.spool / place, calls, error) as tracer:
-        drop_jobs(agent)
+        drop_pair(agent, jobs())
         # A move into done/ is synced once; all else is tried again for as long as it fails.
         wait_for(lambda: tracer.failed >= (1 if place == "done" else 3), 30, "calls that fail")
         if "spool.db" in place:
@@ -114,10 +104,10 @@ async def test_writes_and_reads_that_do_a_part_of_what_was_asked_for_leave_every
         calls["read"] += 1
         return read(fd, min(size, 500))
 
-    drop_jobs(agent)
+    drop_pair(agent, jobs())
     large = MESSAGE + b"a line of the text\n" * 300
     addresses = ["ada@copied.example"]
-    agent.drop("copied", addresses, manifest=MANIFEST, message=large, files={"READY": b""})
+    agent.drop("copied", addresses, manifest=PATIENT, message=large, files={"READY": b""})
     folder = agent.spool / "new/copied"
     if os.geteuid() == 0:
         for path in (folder, *folder.iterdir()):
@@ -166,19 +156,8 @@ def test_write_that_the_system_cuts_short_and_then_refuses_ends_the_agent_and_lo
 @pytest.fixture
 def inodes(tmp_path: Path, relay: Relay) -> Iterator[Agent]:
     """An agent whose spool has room for bytes, and for 300 files."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128m,nr_inodes=300", "tmpfs", str(spool)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        unavailable(f"cannot mount a tmpfs: {done.stderr.strip()}")
-    try:
-        with Agent(tmp_path, relay.port) as agent:
-            yield agent
-    finally:
-        subprocess.run(["umount", "--lazy", str(spool)], check=True)
+    with small_disk(tmp_path / "spool", 128, inodes=300), Agent(tmp_path, relay.port) as agent:
+        yield agent
 
 
 def use_up(agent: Agent) -> int:
@@ -206,8 +185,8 @@ def test_full_inode_table_leaves_uploads_where_they_are_and_what_was_taken_is_se
     agent = inodes
     send_beside(agent, relay)
     (agent.spool / "tmp" / "later").mkdir()
-    agent.write_job(agent.spool / "tmp/later/one", jobs()["one"], manifest=MANIFEST)
-    agent.write_job(agent.spool / "tmp/later/two", jobs()["two"], manifest=MANIFEST)
+    agent.write_job(agent.spool / "tmp/later/one", jobs()["one"], manifest=PATIENT)
+    agent.write_job(agent.spool / "tmp/later/two", jobs()["two"], manifest=PATIENT)
     use_up(agent)
     for name in ("one", "two"):
         (agent.spool / "tmp/later" / name).rename(agent.spool / "new" / name)

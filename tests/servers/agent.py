@@ -18,6 +18,10 @@ from tests.servers.nursery import Forked, nursery
 
 T = TypeVar("T")
 
+#: What stands in a spool.
+FOLDERS = ("tmp", "new", "active", "deferred", "done")
+#: Where a job in this state stands, if not in done/.
+FOLDER_OF = {"sending": "active", "scheduled": "deferred", "waiting": "deferred", "held": "deferred"}
 MESSAGE = b"From: <news@example.com>\nTo: undisclosed-recipients:;\nSubject: News\n\nHello,\n.a line with a dot\nbye\n"
 
 
@@ -66,7 +70,7 @@ class Agent:
         self._environ = dict(environ or {})
         self._logs = 0
         self.configure(port, relay=relay, config=config)
-        for name in ("tmp", "new", "active", "deferred", "done"):
+        for name in FOLDERS:
             (self.spool / name).mkdir(parents=True, exist_ok=True)
         (self.spool / ".spoold").mkdir(mode=0o700, exist_ok=True)
 
@@ -214,6 +218,10 @@ class Agent:
                 return self.spool / folder / name
         return None
 
+    def names(self, folder: str = "new") -> list[str]:
+        """What stands in a folder of the spool, hidden or not."""
+        return sorted(path.name for path in (self.spool / folder).iterdir())
+
     def report(self, name: str, file: str) -> bytes | None:
         """A report file's content, None where there is none (yet)."""
         for folder in ("active", "deferred", "done"):
@@ -245,9 +253,7 @@ class Agent:
 
     def wait_state(self, name: str, state: str, timeout: float = 20.0) -> dict[str, Any]:
         """The job's status once it is in this state and its folder is the one that belongs to it."""
-        folder = {"sending": "active", "scheduled": "deferred", "waiting": "deferred", "held": "deferred"}.get(
-            state, "done"
-        )
+        folder = FOLDER_OF.get(state, "done")
 
         def look() -> dict[str, Any] | None:
             if not (self.spool / folder / name).is_dir():

@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from spoold.event import EVENTS
 from spoold.storage.record import id_range
-from tests.servers.agent import Agent, wait_for
+from tests.servers.agent import FOLDER_OF, Agent, wait_for
 from tests.servers.ledger import Accepted
 
 FOLDERS = ("new", "active", "deferred", "done")
-FOLDER_OF = {"sending": "active", "scheduled": "deferred", "waiting": "deferred", "held": "deferred"}
 STATES = ("queued", "deferred", "sending", "uncertain", "sent", "failed", "expired", "cancelled")
 DEFERRED, UNCERTAIN, SENT, FAILED = (STATES.index(name) for name in ("deferred", "uncertain", "sent", "failed"))
 
@@ -180,3 +180,15 @@ def no_leftovers(spool: Path, jobs: Iterable[str]) -> None:
     found = sorted(path.name for folder in FOLDERS for path in (spool / folder).iterdir())
     assert found == sorted(jobs)
     assert list(spool.glob("*/*/report/.*")) == []
+
+
+def check_log(agent: Agent) -> Counter[str]:
+    """Every line of the log is an event of the closed list at its level; returns how often each came."""
+    count: Counter[str] = Counter()
+    for line in agent.log_file.read_bytes().splitlines():
+        event = json.loads(line)
+        assert event["event"] in EVENTS
+        assert event["level"] == EVENTS[event["event"]][0]
+        assert datetime.fromisoformat(event["timestamp"]).tzinfo is not None
+        count[event["event"]] += 1
+    return count

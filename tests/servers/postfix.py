@@ -22,35 +22,26 @@ import tempfile
 from pathlib import Path
 
 from tests.servers.certificate import Certificate
+from tests.servers.instance import QMGR, SERVICES, launch, lay_out, master_of, parameters
 from tests.servers.mailbox import Delivered, delivered
-from tests.servers.process import HOST, Server, find_program, free_port, unavailable, wait_until
+from tests.servers.process import Server, find_program, free_port, unavailable, wait_until
 from tests.servers.sasl import PasswordServer
 
-_PRIVATE_QUEUES = (
-    "active bounce corrupt defer deferred flush hold incoming private saved trace".split()  # noqa: SIM905
-)
 _UNDELIVERED = ("maildrop", "incoming", "active", "deferred")
 _DOMAINS = r"/^([^@]+\.)?example(\.(com|net|org))?$/ OK"
 
-_MASTER = """\
+_MASTER = (
+    """\
 127.0.0.1:{port} inet n - n - - smtpd -o max_use=1
-{smtps}cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
+{smtps}tlsmgr unix - - n 1000? 1 tlsmgr
 verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-retry unix - - n - - error
 discard unix - - n - - discard
 virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
+    + QMGR
+    + SERVICES
+)
 
 
 class Tls(enum.Enum):
@@ -179,39 +170,22 @@ class Postfix(Server):
         postconf = find_program("postconf")
         if os.geteuid() != 0:
             unavailable("Postfix can only be started by root")
-        libexec = subprocess.run(
-            [postconf, "-dh", "daemon_directory"], check=True, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-        self._master = Path(libexec) / "master"
+        self._master = master_of(postconf)
         # Not below pytest's folders: those are mode 0700, and Postfix' daemons are not root.
         self._root = Path(tempfile.mkdtemp(prefix="postfix-"))
 
     def _lay_out(self) -> None:
-        self._root.chmod(0o755)
-        daemon = pwd.getpwnam("postfix")
+        lay_out(self._root)
+        (self._root / "log").mkdir()
         nobody = pwd.getpwnam("nobody")
-        for name in ("etc", "queue", "queue/pid", "log"):
-            (self._root / name).mkdir()
-        for name in ("data", *(f"queue/{queue}" for queue in (*_PRIVATE_QUEUES, "maildrop", "public"))):
-            (self._root / name).mkdir(mode=0o700)
-            os.chown(self._root / name, daemon.pw_uid, daemon.pw_gid)
         for path in ("mail", "mail/inbox", "mail/inbox/cur", "mail/inbox/new", "mail/inbox/tmp"):
             (self._root / path).mkdir()
             os.chown(self._root / path, nobody.pw_uid, nobody.pw_gid)
         self._defaults = {
-            "compatibility_level": "3.6",
-            "queue_directory": str(self._root / "queue"),
-            "data_directory": str(self._root / "data"),
+            **parameters(self._root),
             "maillog_file_prefixes": str(self._root),
             "maillog_file": str(self._root / "log" / "postfix.log"),
             "myhostname": "relay.example",
-            "mydestination": "",
-            "mynetworks": "127.0.0.0/8",
-            "inet_interfaces": HOST,
-            "inet_protocols": "ipv4",
-            "alias_maps": "",
-            "smtpd_peername_lookup": "no",
-            "disable_dns_lookups": "yes",
             # Bounces, too, stay here: to reserved domains they are delivered, others are thrown away.
             "default_transport": "discard:",
             "relay_transport": "discard:",
@@ -222,14 +196,12 @@ class Postfix(Server):
             "virtual_uid_maps": f"static:{nobody.pw_uid}",
             "virtual_gid_maps": f"static:{nobody.pw_gid}",
             "virtual_mailbox_limit": "0",
-            "in_flow_delay": "0",
             "local_header_rewrite_clients": "",
             "message_drop_headers": "",
             "disable_mime_input_processing": "yes",
             "smtpd_error_sleep_time": "0",
             "smtpd_soft_error_limit": "10000",
             "smtpd_hard_error_limit": "10000",
-            "smtpd_client_connection_count_limit": "0",
             "smtpd_relay_restrictions": "reject_unauth_destination",
             "smtpd_recipient_restrictions": f"check_recipient_access texthash:{self._root}/etc/answers",
         }
@@ -262,15 +234,8 @@ class Postfix(Server):
                 " -o max_use=1 -o smtpd_tls_wrappermode=yes -o smtpd_tls_security_level=encrypt\n"
             )
         self._write("master.cf", _MASTER.format(port=self.port, smtps=smtps))
-        # master ends its whole process group with itself: it must lead one of its own.
-        return subprocess.Popen(
-            [self._master, "-c", self._root / "etc", "-d"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "MAIL_CONFIG": str(self._root / "etc")},
-            start_new_session=True,
-        )
+        environ = {"PATH": os.defpath, "MAIL_CONFIG": str(self._root / "etc")}
+        return launch(self._master, self._root, environ)
 
     def _remove(self) -> None:
         if self._passwords:

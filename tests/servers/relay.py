@@ -159,6 +159,11 @@ class Relay(Settings):
                 f" {self.connections} connections, last commands:\n{lines}"
             )
 
+    def take(self, count: int) -> list[Accepted]:
+        """Wait for so many accepted messages; gives all that there are."""
+        self.wait_for(lambda relay: len(relay.accepted) >= count, 15)
+        return list(self.accepted)
+
     def close(self) -> None:
         """Stop for good; raises what a session or a hook raised, for that is a bug in the test."""
         if self._loop.is_closed():

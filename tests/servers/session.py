@@ -9,20 +9,10 @@ import re
 import ssl
 import time
 
+from tests.servers import script
 from tests.servers.ledger import Accepted, Ledger
 from tests.servers.login import log_in
-from tests.servers.script import (
-    Action,
-    Command,
-    Delay,
-    Drop,
-    DropAfterAccept,
-    DropBeforeAccept,
-    Garbage,
-    Hang,
-    Reply,
-    RstMidBody,
-)
+from tests.servers.script import Action, Command
 from tests.servers.settings import Settings
 from tests.servers.verdict import Transaction, Verdict
 from tests.servers.wire import ClosedError, Wire
@@ -236,7 +226,7 @@ class Session:
         # All rules count every event, also when an earlier one has decided.
         due = [rule.observe(command, argument, self._number) for rule in tuple(self._settings.rules)]
         for action in due:
-            if isinstance(action, Delay):
+            if isinstance(action, script.Delay):
                 self._keep_if(command, action.accept)
                 await self._wire.flush()
                 await asyncio.sleep(action.seconds)
@@ -246,24 +236,24 @@ class Session:
 
     async def _take(self, command: Command, action: Action) -> str | None:
         match action:
-            case Reply(text):
+            case script.Reply(text):
                 # What another rule has had it keep, no relay refuses.
                 kept = self._transaction is not None and self._transaction.kept
                 return None if kept and not text.startswith("2") else text
-            case Garbage(data, accept):
+            case script.Garbage(data, accept):
                 self._keep_if(command, accept)
                 self._wire.send(data)
                 raise _AnsweredError
-            case Hang(accept):
+            case script.Hang(accept):
                 self._keep_if(command, accept)
                 await self._hang(command)
                 return None
-            case RstMidBody(after):
+            case script.RstMidBody(after):
                 while len(self._wire.pending) < after and command is Command.BODY:
                     await self._wire.fill()
                 await self._end(reset=True)
-            case Drop(reset) | DropBeforeAccept(reset) | DropAfterAccept(reset):
-                self._keep_if(command, isinstance(action, DropAfterAccept))
+            case script.Drop(reset) | script.DropBeforeAccept(reset) | script.DropAfterAccept(reset):
+                self._keep_if(command, isinstance(action, script.DropAfterAccept))
                 await self._end(reset)
         return None
 

@@ -7,18 +7,8 @@ from random import Random
 from typing import Any
 
 from spoold.failpoint import NAMES
-from tests.servers.script import (
-    Action,
-    Command,
-    Delay,
-    Drop,
-    DropAfterAccept,
-    DropBeforeAccept,
-    Garbage,
-    Hang,
-    Reply,
-    RstMidBody,
-)
+from tests.servers import script
+from tests.servers.script import Action, Command
 
 #: In every refusal of the soak's relay, so that the audit knows whose words a report repeats.
 MARK = "soak"
@@ -197,21 +187,26 @@ def fault(chance: Random) -> Fault:
     dot = command is Command.DOT
     reset = chance.random() < 0.5
     actions: list[Action] = [
-        Reply(f"451 4.7.1 {MARK}: try again later"),
-        Reply(f"452 4.3.1 {MARK}: storage full"),
-        Reply(f"421 4.3.2 {MARK}: closing"),
-        Reply(f"550 5.7.1 {MARK}: never"),
-        Drop(reset),
-        Hang(accept=dot and chance.random() < 0.5),
-        Garbage(b"what?\r\n" if reset else b"\xff\0\x1b[31m" * 9 + b"\r\n", accept=dot and chance.random() < 0.5),
-        Delay(chance.uniform(0.1, 1.5), accept=dot and chance.random() < 0.5),
+        script.Reply(f"451 4.7.1 {MARK}: try again later"),
+        script.Reply(f"452 4.3.1 {MARK}: storage full"),
+        script.Reply(f"421 4.3.2 {MARK}: closing"),
+        script.Reply(f"550 5.7.1 {MARK}: never"),
+        script.Drop(reset),
+        script.Hang(accept=dot and chance.random() < 0.5),
+        script.Garbage(
+            b"what?\r\n" if reset else b"\xff\0\x1b[31m" * 9 + b"\r\n", accept=dot and chance.random() < 0.5
+        ),
+        script.Delay(chance.uniform(0.1, 1.5), accept=dot and chance.random() < 0.5),
     ]
     if dot:
-        actions += [DropAfterAccept(reset), DropBeforeAccept(reset), DropAfterAccept(reset)]
+        actions += [script.DropAfterAccept(reset), script.DropBeforeAccept(reset), script.DropAfterAccept(reset)]
     if command is Command.BODY:
-        actions.append(RstMidBody(chance.randint(1, 60)))
+        actions.append(script.RstMidBody(chance.randint(1, 60)))
     if command is Command.RCPT:
-        actions += [Reply(f"452 4.5.3 {MARK}: too many recipients"), Reply(f"452 4.2.2 {MARK}: mailbox full")]
+        actions += [
+            script.Reply(f"452 4.5.3 {MARK}: too many recipients"),
+            script.Reply(f"452 4.2.2 {MARK}: mailbox full"),
+        ]
     return Fault(_relay(chance), command, chance.choice(actions), chance.randint(1, 8), chance.choice((1, 1, 2, 4)))
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import CORPUS
 from tests.fuzz.target import TARGETS
-
-CORPUS = Path(__file__).parents[1] / "corpus" / "fuzz"
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")

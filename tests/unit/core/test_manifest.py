@@ -9,18 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.core.document.reader import DocumentError
-from spoold.core.manifest import (
-    Expect,
-    InlineRecipient,
-    Manifest,
-    Priority,
-    check_path,
-    parse_manifest,
-)
+from spoold.core.manifest import Expect, InlineRecipient, Manifest, Priority, check_path, parse_manifest
 from spoold.core.schedule.rate import Rate
 from spoold.core.schedule.retry import RetryPolicy
 from spoold.core.schedule.window import Windows, parse_windows
 from spoold.core.state import OnUncertain
+from tests.unit.core.document import complaint
 
 FULL = b"""\
 sender: news@example.com        # envelope sender (MAIL FROM); "" is the null sender
@@ -44,10 +38,7 @@ allow_duplicate: true
 
 
 def complaints(text: str) -> list[str]:
-    with pytest.raises(DocumentError) as caught:
-        parse_manifest(text.encode())
-    assert not caught.value.incomplete
-    return [str(problem) for problem in caught.value.problems]
+    return complaint.complaints(lambda: parse_manifest(text.encode()))
 
 
 def manifest(text: str) -> Manifest:

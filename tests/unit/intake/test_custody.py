@@ -27,6 +27,7 @@ from spoold.storage.entry import Entry
 from spoold.storage.entry import Path as Names
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
+from tests.servers.upload import read, write
 
 JOB = {"job.yaml": b"sender: a@b.example\n", "message.eml": b"Subject: x\n\nx\n", "messages/deep/1.eml": b"one"}
 
@@ -68,11 +69,7 @@ def spool(tmp_path: Path, files: Scripted) -> Iterator[Spool]:
 
 
 def _upload(spool: Spool, name: str = "job", content: dict[str, bytes] | None = None) -> Path:
-    folder = spool.path / "new" / name
-    for path, data in (JOB if content is None else content).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
+    return write(spool.path / "new" / name, JOB if content is None else content)
 
 
 def _look(spool: Spool, name: str = "job") -> list[Entry]:
@@ -89,10 +86,6 @@ def _take(spool: Spool, name: str = "job", *, owner: int | None = None) -> Taken
     return digest(spool, taking)
 
 
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -102,12 +95,12 @@ def test_upload_is_taken_whole_with_its_hashes(spool: Spool) -> None:
     inodes = {name: (folder / name).stat().st_ino for name in JOB}
     taken = _take(spool)
     there = spool.path / "active" / ".take-job"
-    assert _tree(there) == JOB
+    assert read(there) == JOB
     assert {name: (there / name).stat().st_ino for name in JOB} == inodes, "moved, not copied"
     assert taken.hashes == {name: hashlib.sha256(data).digest() for name, data in JOB.items()}
     assert taken.digest == content_digest(taken.hashes)
     assert _names(spool.path / "new") == [".claim-job"]
-    assert _tree(spool.path / "new" / ".claim-job") == {}
+    assert read(spool.path / "new" / ".claim-job") == {}
     set_aside(spool, "job", "job")
     remove_rest(spool, "job")
     assert _names(spool.path / "new") == []
@@ -120,10 +113,10 @@ def test_upload_of_another_owner_is_copied(spool: Spool) -> None:
         os.chown(path, 12345, 12345)
     taken = _take(spool, owner=12345)
     there = spool.path / "active" / ".take-job"
-    assert _tree(there) == JOB
+    assert read(there) == JOB
     assert taken.hashes == {name: hashlib.sha256(data).digest() for name, data in JOB.items()}
     assert {path.stat().st_uid for path in there.rglob("*")} == {0}
-    assert _tree(spool.path / "new" / ".claim-job") == JOB
+    assert read(spool.path / "new" / ".claim-job") == JOB
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -138,11 +131,11 @@ def test_copy_that_takes_too_long_leaves_nothing_and_goes_back_whole(spool: Spoo
     time_limit = TimeLimit(lambda: float(next(ticks)))
     with time_limit.within(4.0), pytest.raises(OvertimeError, match=r"^reading it took longer than 4 s"):
         take(spool, "job", entries, 12345, time_limit=time_limit)
-    assert _tree(spool.path / "active" / ".take-job")
+    assert read(spool.path / "active" / ".take-job")
     leave(spool, "job")
     assert _names(spool.path / "active" / ".take-job") == []
     assert give_back(spool, "job") == "job"
-    assert _tree(spool.path / "new" / "job") == JOB
+    assert read(spool.path / "new" / "job") == JOB
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
@@ -151,7 +144,7 @@ def test_file_of_a_third_owner_is_refused_and_given_back(spool: Spool) -> None:
     with pytest.raises(ChangedError, match=r"^message\.eml belongs to another user than the folder$"):
         _take(spool)
     assert give_back(spool, "job") == "job"
-    assert _tree(spool.path / "new" / "job") == JOB
+    assert read(spool.path / "new" / "job") == JOB
 
 
 def test_report_ready_and_rests_of_transfers_are_left_behind(spool: Spool) -> None:
@@ -159,7 +152,7 @@ def test_report_ready_and_rests_of_transfers_are_left_behind(spool: Spool) -> No
     _upload(spool, content={**JOB, **rest, "HOLD": b"", ".note": b"mine", "letter.part": b"a name like any other"})
     _take(spool)
     kept = {"HOLD": b"", ".note": b"mine", "letter.part": b"a name like any other"}
-    assert _tree(spool.path / "active" / ".take-job") == {**JOB, **kept}
+    assert read(spool.path / "active" / ".take-job") == {**JOB, **kept}
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -174,7 +167,7 @@ def test_file_that_changed_since_the_look_gives_the_whole_back(spool: Spool, own
     with pytest.raises(ChangedError, match=r"^message\.eml changed while the upload was being taken$"):
         take(spool, "job", entries, uid)
     assert give_back(spool, "job") == "job"
-    assert _tree(spool.path / "new" / "job") == {**JOB, "message.eml": b"Subject: other\n\nlonger than before\n"}
+    assert read(spool.path / "new" / "job") == {**JOB, "message.eml": b"Subject: other\n\nlonger than before\n"}
     assert _names(spool.path / "active") == []
 
 
@@ -199,7 +192,7 @@ def test_failure_at_any_file_gives_the_whole_back(spool: Spool, files: Scripted,
     with pytest.raises(OSError, match="Input/output error"):
         take(spool, "job", entries, os.geteuid())
     assert give_back(spool, "job") == "job"
-    assert _tree(spool.path / "new" / "job") == JOB
+    assert read(spool.path / "new" / "job") == JOB
     assert _names(spool.path / "active") == []
     assert _names(spool.path / "new") == ["job"]
 
@@ -210,8 +203,8 @@ def test_upload_given_back_does_not_replace_one_that_came_meanwhile(spool: Spool
     later = {"job.yaml": b"sender: later@b.example\n"}
     _upload(spool, content=later)
     assert give_back(spool, "job") == "job.2"
-    assert _tree(spool.path / "new" / "job.2") == JOB
-    assert _tree(spool.path / "new" / "job") == later
+    assert read(spool.path / "new" / "job.2") == JOB
+    assert read(spool.path / "new" / "job") == later
 
 
 def test_what_was_written_into_the_claimed_folder_wins_over_what_was_taken(spool: Spool) -> None:
@@ -220,7 +213,7 @@ def test_what_was_written_into_the_claimed_folder_wins_over_what_was_taken(spool
     # A late writer, whose folder it still is: the newer bytes are those of the upload.
     (spool.path / "new" / ".claim-job" / "message.eml").write_bytes(b"new")
     assert give_back(spool, "job") == "job"
-    assert _tree(spool.path / "new" / "job") == {**JOB, "message.eml": b"new"}
+    assert read(spool.path / "new" / "job") == {**JOB, "message.eml": b"new"}
 
 
 def test_long_name_is_claimed_too(spool: Spool) -> None:
@@ -230,9 +223,9 @@ def test_long_name_is_claimed_too(spool: Spool) -> None:
     key = claim(spool, name)
     make_way(spool, key, entries)
     take(spool, key, entries, os.geteuid())
-    assert _tree(spool.path / "active" / f".take-{key}") == JOB
+    assert read(spool.path / "active" / f".take-{key}") == JOB
     assert give_back(spool, key) == key
-    assert _tree(spool.path / "new" / key) == JOB
+    assert read(spool.path / "new" / key) == JOB
 
 
 @pytest.mark.parametrize("planted", ["folder", "file"])
@@ -246,7 +239,7 @@ def test_claim_that_is_in_the_way_is_named_and_the_upload_stays(spool: Spool, pl
         other.touch()
     with pytest.raises(OSError, match=r"new/\.claim-job is in the way; remove it"):
         claim(spool, "job")
-    assert _tree(spool.path / "new" / "job") == JOB
+    assert read(spool.path / "new" / "job") == JOB
 
 
 def test_symlinks_in_a_claimed_folder_are_not_followed_when_it_is_removed(spool: Spool, tmp_path: Path) -> None:

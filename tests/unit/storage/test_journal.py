@@ -6,28 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from spoold.core.outcome import Outcome, Result, returned
-from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.state import OnUncertain, RecipientState, after_outcome
+from spoold.core.outcome import returned
+from spoold.core.state import RecipientState
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.ledger import Ledger
-from spoold.storage.record import DueRecipient, Record
+from spoold.storage.record import DueRecipient
 from spoold.storage.slab import Slab
 from spoold.storage.store import Store
 from tests.unit.storage.admitting import NOW, admit
-
-SENT = Outcome(Result.SENT, "2.0.0", "250 ok", 250)
-
-
-def record(recipient: DueRecipient, outcome: Outcome = SENT) -> Record:
-    transition = after_outcome(recipient, outcome, RetryPolicy((60.0,), 600.0), OnUncertain.RESEND, NOW)
-    return Record(recipient, transition, "default", "mx.example", NOW, outcome.result is not Result.RETURNED)
+from tests.unit.storage.sending import due, record
 
 
 def admitted(database: Database, count: int) -> tuple[Store, int, list[DueRecipient]]:
     store = Store(database)
     job_id = admit(database, "job", [f"to{number}@one.example" for number in range(count)])
-    return store, job_id, store.agenda.due(job_id, NOW, (-1.0, -1), count)
+    return store, job_id, due(store, job_id, most=count)
 
 
 async def test_what_is_asked_for_in_one_round_shares_one_commit(database: Database) -> None:

@@ -4,22 +4,15 @@ import threading
 
 import pytest
 
-from spoold.core.outcome import Outcome, Result, failed
-from spoold.core.schedule.retry import DEFAULT
-from spoold.core.state import OnUncertain, RecipientState, after_outcome
+from spoold.core.outcome import failed
+from spoold.core.state import RecipientState
 from spoold.storage.database import Database
 from spoold.storage.ledger import LAST, Ledger, Wording
-from spoold.storage.record import DueRecipient, Record
 from spoold.storage.store import Store
 from tests.unit.storage.admitting import NOW, admit
+from tests.unit.storage.sending import SENT, due, record
 
-SENT = Outcome(Result.SENT, "2.0.0", "250 ok", 250)
 PAGE = 2000
-
-
-def record(recipient: DueRecipient, outcome: Outcome) -> Record:
-    transition = after_outcome(recipient, outcome, DEFAULT, OnUncertain.RESEND, NOW)
-    return Record(recipient, transition, "default", "mx.example", NOW, True)
 
 
 def attempted(ledger: Ledger, job_id: int, after: int = 0, until: int = LAST) -> list[tuple[int, str]]:
@@ -41,7 +34,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
     admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
     assert [row.line for row in ledger.recipients(job_id)] == list(range(2, count + 2))
-    found = store.agenda.due(job_id, NOW, (-1.0, -1), count)
+    found = due(store, job_id, most=count)
     await store.journal.claim([each.id for each in found], "default", NOW)
     await store.journal.record([record(each, SENT) for each in found])
     attempts = attempted(ledger, job_id)
@@ -57,7 +50,7 @@ async def test_lists_have_every_row_once_at_every_edge_of_a_page(database: Datab
 async def test_claimed_recipients_are_sending_in_counts_and_list(database: Database) -> None:
     job_id = admit(database, "job", [f"to{n}@one.example" for n in range(5)], bad=1)
     store, ledger = Store(database), Ledger(database)
-    found = store.agenda.due(job_id, NOW, (-1.0, -1), 2)
+    found = due(store, job_id, most=2)
     await store.journal.claim([each.id for each in found], "default", NOW)
     counts = {state: count for state, count in ledger.counts(job_id).items() if count}
     assert counts == {RecipientState.QUEUED: 3, RecipientState.SENDING: 2, RecipientState.FAILED: 1}
@@ -88,7 +81,7 @@ async def test_counts_read_beside_commits_always_add_up(database: Database) -> N
     reader.start()
     started.wait(10)
     try:
-        for each in store.agenda.due(job_id, NOW, (-1.0, -1), total):
+        for each in due(store, job_id, most=total):
             assert await store.journal.claim([each.id], "default", NOW) == [each.id]
             await store.journal.record([record(each, SENT)])
     finally:
@@ -102,7 +95,7 @@ async def test_domains_and_replies_come_largest_first_and_within_their_limits(da
     addresses = [f"to{n}@{name}.example" for name, size in (("small", 1), ("big", 5), ("mid", 3)) for n in range(size)]
     job_id = admit(database, "job", addresses, bad=2)
     store, ledger = Store(database), Ledger(database)
-    found = store.agenda.due(job_id, NOW, (-1.0, -1), 100)
+    found = due(store, job_id, most=100)
     await store.journal.claim([each.id for each in found], "default", NOW)
     refused = failed("5.2.2", "552 mailbox full")
     await store.journal.record([record(each, refused if each.domain == "mid.example" else SENT) for each in found])
@@ -133,7 +126,7 @@ async def test_attempts_are_counted_by_interval(database: Database) -> None:
     another = admit(database, "another", ["x@one.example"])
     store, ledger = Store(database), Ledger(database)
     assert ledger.attempt_span(job_id) is None
-    found = store.agenda.due(job_id, NOW, (-1.0, -1), 30)
+    found = due(store, job_id, most=30)
     await store.journal.claim([each.id for each in found], "default", NOW)
     outcomes = [SENT, failed("5.1.1", "no such user"), SENT]
     records = [record(each, outcomes[n % 3])._replace(at=NOW + n + 0.9) for n, each in enumerate(found)]

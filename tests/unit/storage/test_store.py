@@ -3,51 +3,28 @@
 import asyncio
 import math
 import sqlite3
-import tempfile
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
-from spoold.core.outcome import Outcome, Result, deferred, failed, returned, unknown
-from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.state import JobState, OnUncertain, RecipientState, Standing, after_outcome
+from spoold.core.state import JobState, RecipientState, Standing
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database
 from spoold.storage.ledger import LAST, Ledger, Wording
-from spoold.storage.record import DueRecipient, Record, id_in_job, id_range, job_of
-from spoold.storage.schema import SCHEMA
+from spoold.storage.record import DueRecipient, id_in_job, id_range, job_of
 from spoold.storage.store import Store
 from tests.servers.audit import recount_states
 from tests.unit.storage.admitting import NOW, admit
-
-FIRST = (-1.0, -1)
-RETRY = RetryPolicy((60.0,), 150.0)
-OUTCOMES = {
-    "sent": Outcome(Result.SENT, "2.0.0", "250 ok", 250),
-    "failed": failed("5.1.1", "550 no such user"),
-    "deferred": deferred("4.2.0", "450 later"),
-    "uncertain": unknown("the connection broke"),
-    "returned": returned("the relay is down"),
-}
+from tests.unit.storage.machine import StoreMachine
+from tests.unit.storage.sending import FIRST, OUTCOMES, due, record
 
 
 @pytest.fixture
 def store(database: Database) -> Store:
     return Store(database)
-
-
-def record(recipient: DueRecipient, outcome: Outcome, now: float = NOW, hold: bool = False) -> Record:
-    on_uncertain = OnUncertain.HOLD if hold else OnUncertain.RESEND
-    transition = after_outcome(recipient, outcome, RETRY, on_uncertain, now)
-    return Record(recipient, transition, "default", "mx.example", now, outcome.result is not Result.RETURNED)
-
-
-def due(store: Store, job_id: int, now: float = NOW) -> list[DueRecipient]:
-    return store.agenda.due(job_id, now, FIRST, 1000)
 
 
 def addresses(count: int) -> list[str]:
@@ -212,38 +189,22 @@ async def test_expiry_spares_an_uncertain_recipient_that_is_being_sent_again(dat
 COUNT = 12
 
 
-class Life(RuleBasedStateMachine):
+class Life(StoreMachine):
     """Whatever happens to the recipients of a job: the tallies are a recount, and claims are exclusive."""
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.loop = asyncio.new_event_loop()
-        self.path = Path(self.folder.name) / "spool.db"
-        self.open()
+        self.set_up()
         self.now = NOW
         self.job_id = admit(self.database, "job", addresses(COUNT), bad=2)
         self.claimed: dict[int, DueRecipient] = {}
         self.attempts = 0
 
-    def open(self) -> None:
-        self.database = Database(self.path)
-        self.database.start(SCHEMA)
-        self.store, self.ledger = Store(self.database), Ledger(self.database)
-
-    def run(self, call: str, *arguments: object, **options: object) -> object:
-        async def wait() -> object:
-            owners = (self.store.journal, self.store.agenda, self.store)
-            owner = next(owner for owner in owners if hasattr(owner, call))
-            return await getattr(owner, call)(*arguments, **options)
-
-        return self.loop.run_until_complete(wait())
-
     @rule(pick=st.sets(st.integers(1, COUNT + 3), min_size=1))
     def claim(self, pick: set[int]) -> None:
         ready = {found.id: found for found in due(self.store, self.job_id, self.now)}
         ids = [id_in_job(self.job_id, number) for number in sorted(pick)]
-        granted = self.run("claim", ids, "default", self.now)
+        granted = self.calls.claim(ids, self.now)
         assert granted == [id_ for id_ in ids if id_ in ready and id_ not in self.claimed]
         self.claimed |= {id_: ready[id_] for id_ in ids if id_ in ready and id_ not in self.claimed}
 
@@ -258,12 +219,12 @@ class Life(RuleBasedStateMachine):
         ]
         if records:
             self.attempts += sum(each.counted for each in records)
-            self.run("record", records)
+            self.calls.record(records)
 
     @rule(pick=st.integers(1, COUNT))
     def release(self, pick: int) -> None:
         chosen = sorted(self.claimed)[:pick]
-        self.run("release", chosen)
+        self.calls.release(chosen)
         for id_ in chosen:
             del self.claimed[id_]
 
@@ -275,17 +236,11 @@ class Life(RuleBasedStateMachine):
     def retry(self, uncertain: bool) -> None:
         state = RecipientState.UNCERTAIN if uncertain else RecipientState.DEFERRED
         waiting = sum(row.state is state for row in self.ledger.recipients(self.job_id))
-        count = self.run("retry_now", self.job_id, self.now, uncertain=uncertain)
-        assert isinstance(count, int)
-        assert count <= waiting
+        assert self.calls.retry_now(self.job_id, self.now, uncertain=uncertain) <= waiting
 
     @rule(state=st.sampled_from([RecipientState.CANCELLED, RecipientState.EXPIRED]))
     def end(self, state: RecipientState) -> None:
-        for _ in range(5):
-            if self.run("end_unsent", self.job_id, state, "the end") == 0:
-                break
-        else:
-            raise AssertionError("it never says that nothing is left")
+        self.calls.end_unsent(self.job_id, state)
         left = {row.state for row in self.ledger.recipients(self.job_id) if not row.state.final}
         allowed = {RecipientState.SENDING, RecipientState.UNCERTAIN}
         assert left <= (allowed if state is RecipientState.CANCELLED else allowed - {RecipientState.UNCERTAIN})
@@ -321,12 +276,6 @@ class Life(RuleBasedStateMachine):
         assert self.ledger.attempt_count(self.job_id)[0] == self.attempts
         with closing(sqlite3.connect(self.path)) as database:
             recount_states(database)
-
-    def teardown(self) -> None:
-        if hasattr(self, "database"):
-            self.database.close()
-            self.loop.close()
-            self.folder.cleanup()
 
 
 Life.TestCase.settings = settings(

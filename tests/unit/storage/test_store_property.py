@@ -1,100 +1,29 @@
 """Any order of events in the life of some jobs: the real store, on a real file, beside a model that keeps a table by hand."""
 
-import asyncio
 import shutil
 import sqlite3
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from spoold.core.outcome import Outcome, Result, deferred, failed, returned, unknown
 from spoold.core.schedule.retry import RetryPolicy
-from spoold.core.state import JobState, OnUncertain, RecipientState, Standing, after_outcome
-from spoold.storage.database import Database
-from spoold.storage.ledger import Ledger
-from spoold.storage.record import DueRecipient, Record, id_in_job
-from spoold.storage.schema import SCHEMA
-from spoold.storage.store import Store
+from spoold.core.state import JobState, RecipientState, Standing
+from spoold.storage.record import DueRecipient, id_in_job
 from tests.servers.audit import recount_states
 from tests.unit.storage.admitting import NOW, admit
-
-T = TypeVar("T")
+from tests.unit.storage.machine import StoreMachine
+from tests.unit.storage.sending import OUTCOMES, due, record
 
 REST = 900.0
 DELAY = 60.0
 LIFETIME = 2000.0
 RETRY = RetryPolicy((DELAY,), LIFETIME)
 JOBS = 3
-FIRST = (-1.0, -1)
 QUEUED, DEFERRED, SENDING, UNCERTAIN, SENT, FAILED, EXPIRED, CANCELLED = RecipientState
-OUTCOMES = {
-    "sent": Outcome(Result.SENT, "2.0.0", "250 ok", 250),
-    "failed": failed("5.1.1", "550 no such user"),
-    "deferred": deferred("4.2.0", "450 later"),
-    "uncertain": unknown("the connection broke"),
-    "returned": returned("the relay is down"),
-}
-
-
-class Calls:
-    """What the machine wants of a store that writes, each call run until it is durable: the one place that knows its form."""
-
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self._store = store
-        self._loop = loop
-
-    def claim(self, ids: Sequence[int], now: float) -> list[int]:
-        return self._run(lambda: self._store.journal.claim(ids, "default", now))
-
-    def record(self, ended: Sequence[tuple[DueRecipient, Outcome]], now: float, on_uncertain: OnUncertain) -> None:
-        records = [
-            Record(
-                recipient,
-                after_outcome(
-                    recipient, outcome, RETRY, on_uncertain, now
-                ),
-                "default",
-                "mx.example",
-                now,
-                outcome.result is not Result.RETURNED,
-            )
-            for recipient, outcome in ended
-        ]  # fmt: skip
-        self._run(lambda: self._store.journal.record(records))
-
-    def release(self, ids: Sequence[int]) -> None:
-        self._run(lambda: self._store.journal.release(ids))
-
-    def end_unsent(self, job_id: int, state: RecipientState) -> int:
-        return self._run(lambda: self._store.end_unsent(job_id, state, "the end"))
-
-    def retry_now(self, job_id: int, now: float, *, uncertain: bool) -> int:
-        return self._run(lambda: self._store.agenda.retry_now(job_id, now, uncertain=uncertain))
-
-    def shift_due(self, job_id: int, now: float, by: float) -> int:
-        return self._run(lambda: self._store.agenda.shift_due(job_id, now, by))
-
-    def mark(self, job_id: int, standing: Standing, now: float, *, held: bool, cancelled: bool, expired: bool) -> None:
-        self._run(lambda: self._store.hold(job_id, held))
-        if cancelled:
-            self._run(lambda: self._store.cancel(job_id))
-        if expired:
-            self._run(lambda: self._store.expire(job_id))
-        self._run(lambda: self._store.stand(job_id, standing, now))
-
-    def _run(self, call: "Callable[[], asyncio.Future[T]]") -> T:
-        async def wait() -> T:
-            return await call()
-
-        return self._loop.run_until_complete(wait())
 
 
 @dataclass
@@ -130,27 +59,18 @@ class Job:
 picks = st.lists(st.integers(0, 11), min_size=1, max_size=8, unique=True)
 
 
-class Spool(RuleBasedStateMachine):
+class Spool(StoreMachine):
     """Rules do to the store and to the model what the agent does, and what happens to it; then all must be the same."""
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.loop = asyncio.new_event_loop()
-        self.path = Path(self.folder.name) / "spool.db"
+        self.set_up()
         self.lives = 0
-        self.open()
         self.now = NOW
         self.jobs: dict[int, Job] = {}
         self.forgotten: set[int] = set()
         self.admitted = 0
         self.admit(7, 2)
-
-    def open(self) -> None:
-        self.database = Database(self.path)
-        self.database.start(SCHEMA)
-        self.store, self.ledger = Store(self.database), Ledger(self.database)
-        self.calls = Calls(self.store, self.loop)
 
     def pick(self, number: int) -> tuple[int, Job]:
         return list(self.jobs.items())[number % len(self.jobs)]
@@ -172,7 +92,7 @@ class Spool(RuleBasedStateMachine):
     @rule(job=st.integers(0), pick=picks)
     def claim(self, job: int, pick: list[int]) -> None:
         job_id, model = self.pick(job)
-        ready = {found.id: found for found in self.store.agenda.due(job_id, self.now, FIRST, 1000)}
+        ready = {found.id: found for found in due(self.store, job_id, self.now)}
         can = model.can_send(self.now)
         assert ready.keys() - can == {id_ for id_ in ready if model.people[id_].claim is not None}
         assert can <= ready.keys()
@@ -195,15 +115,15 @@ class Spool(RuleBasedStateMachine):
         _, model = self.pick(job)
         claimed = [(id_, person) for id_, person in model.people.items() if person.claim is not None]
         chosen = [claimed[number] for number in pick if number < len(claimed)]
-        ended = []
+        records = []
         for number, (id_, person) in enumerate(chosen):
             result = results[number % len(results)]
             assert person.claim is not None
-            ended.append((person.claim, OUTCOMES[result]))
+            records.append(record(person.claim, OUTCOMES[result], self.now, hold, RETRY))
             person.claim = None
             self.settle(model, id_, person, result, hold)
-        if ended:
-            self.calls.record(ended, self.now, OnUncertain.HOLD if hold else OnUncertain.RESEND)
+        if records:
+            self.calls.record(records)
 
     def settle(self, model: Job, id_: int, person: Person, result: str, hold: bool) -> None:
         """The table of what an outcome means, by hand."""
@@ -259,7 +179,7 @@ class Spool(RuleBasedStateMachine):
         job_id, model = self.pick(job)
         model.cancelled = True
         self.mark(job_id, model)
-        self.finish(job_id, CANCELLED)
+        self.calls.end_unsent(job_id, CANCELLED)
         for person in model.people.values():
             if person.claim is None and person.due_at is not None:
                 person.due_at = None
@@ -271,7 +191,7 @@ class Spool(RuleBasedStateMachine):
         job_id, model = self.pick(job)
         model.expired = True
         self.mark(job_id, model)
-        self.finish(job_id, EXPIRED)
+        self.calls.end_unsent(job_id, EXPIRED)
         for person in model.people.values():
             if person.claim is None and (person.due_at is not None or person.state is UNCERTAIN):
                 person.state, person.due_at = EXPIRED, None
@@ -280,12 +200,6 @@ class Spool(RuleBasedStateMachine):
     def mark(self, job_id: int, model: Job) -> None:
         flags = {"held": model.held, "cancelled": model.cancelled, "expired": model.expired}
         self.calls.mark(job_id, model.standing, self.now, **flags)
-
-    def finish(self, job_id: int, state: RecipientState) -> None:
-        for _ in range(5):
-            if self.calls.end_unsent(job_id, state) == 0:
-                return
-        raise AssertionError("it never says that nothing is left")
 
     @precondition(lambda self: len(self.jobs) > 1)
     @rule(job=st.integers(0))
@@ -305,12 +219,11 @@ class Spool(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([10.0, 5000.0]))
     def clock_is_set_back(self, seconds: float) -> None:
         self.now -= seconds
-        for job_id, model in self.jobs.items():
-            waiting = [person for person in model.people.values() if (person.due_at or 0.0) > self.now]
-            assert self.calls.shift_due(job_id, self.now, -seconds) == len(waiting)
-            for person in waiting:
-                assert person.due_at is not None
-                person.due_at = max(self.now, person.due_at - seconds)
+        self.calls.set_back(seconds, self.now)
+        for model in self.jobs.values():
+            for person in model.people.values():
+                if person.due_at is not None and person.due_at > self.now:
+                    person.due_at = max(self.now, person.due_at - seconds)
 
     @rule(hold=st.booleans())
     def crash(self, hold: bool) -> None:
@@ -373,12 +286,6 @@ class Spool(RuleBasedStateMachine):
             assert attempts.get(job_id, 0) == tried == self.ledger.attempt_count(job_id)[0]
         assert claims == {id_ for job in self.jobs.values() for id_, person in job.people.items() if person.claim}
         assert not (replies.keys() | attempts.keys()) & self.forgotten
-
-    def teardown(self) -> None:
-        if hasattr(self, "database"):
-            self.database.close()
-            self.loop.close()
-            self.folder.cleanup()
 
 
 Spool.TestCase.settings = settings(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.core.message.wire import HEADER_LIMIT, LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
+from tests.fuzz.reader import cut
 
 CORPUS = Path(__file__).parents[3] / "corpus" / "messages"
 NAME = "messages/1.eml"
@@ -109,13 +110,6 @@ def agrees(data: bytes, chunks: Iterable[bytes], again: Iterable[bytes]) -> None
     assert facts.eight_bit is not expected.wire.isascii()
     assert facts.eight_bit_header is not expected.header.isascii()
     assert b"".join(prepare(again, facts.added)) == expected.wire
-
-
-def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    for size in sizes:
-        yield data[:size]
-        data = data[size:]
-    yield data
 
 
 def octets(data: bytes) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.core.recipient.list import ROW_LIMIT, RecipientsError, Row, read_csv, read_txt
+from tests.fuzz.reader import cut
 
 NAME = "recipients.csv"
 Reader = Callable[[Iterable[bytes], str], Iterator[Row]]
@@ -174,13 +175,6 @@ def test_text_list_has_one_address_a_line() -> None:
 )
 def test_fault_of_a_text_list_is_named_with_its_line(data: bytes, text: str) -> None:
     assert text in refusal(data, read_txt)
-
-
-def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    for size in sizes:
-        yield data[:size]
-        data = data[size:]
-    yield data
 
 
 PIECES = [

@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 from spoold.core.schedule.forecast import Forecast, Lane, Load, Pause, forecast
 from spoold.core.schedule.planner import JobSnapshot, Schedule, may_send, wakes_at
 from spoold.core.schedule.rate import Rate
-from spoold.core.schedule.window import parse_windows
 from spoold.delivery.limiter import Limiter, Limits
-
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()
-HOUR = 3600.0
+from tests.unit.core.schedule.week import HOUR, NOW, opening
 
 
 def job(recipients: int, **keys: object) -> JobSnapshot:
@@ -52,19 +49,15 @@ def simulate(
     return sent, sum(left.values())
 
 
-def windows(*lines: str, zone: str) -> Schedule:
-    return Schedule(((parse_windows(lines), ZoneInfo(zone)),))
-
-
 SCHEDULES = {
     "always": Schedule(),
-    "vienna": windows("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00", zone="Europe/Vienna"),
-    "new york": windows("01:00-03:30", zone="America/New_York"),
-    "lord howe": windows("22:00-02:00", "10:00-10:30", zone="Australia/Lord_Howe"),
-    "an hour a day": windows("02:00-03:00", zone="Europe/Vienna"),
+    "vienna": opening("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00", zone="Europe/Vienna"),
+    "new york": opening("01:00-03:30", zone="America/New_York"),
+    "lord howe": opening("22:00-02:00", "10:00-10:30", zone="Australia/Lord_Howe"),
+    "an hour a day": opening("02:00-03:00", zone="Europe/Vienna"),
     "two zones": Schedule(
-        windows("08:00-20:00", zone="Europe/Vienna").parts
-        + windows("Mon-Sat 12:00-24:00", zone="America/New_York").parts
+        opening("08:00-20:00", zone="Europe/Vienna").parts
+        + opening("Mon-Sat 12:00-24:00", zone="America/New_York").parts
     ),
 }
 #: Just before both clock changes of these zones, and some day.
@@ -161,7 +154,7 @@ def test_sharing_agrees_with_jobs_that_take_turns(recipients: int, others: list[
 
 
 def test_rate_slower_than_its_window_sends_one_an_opening() -> None:
-    schedule = windows("10:00-11:00", zone="UTC")
+    schedule = opening("10:00-11:00", zone="UTC")
     course = forecast(job(10, schedule=schedule), Load(10.0, Rate(10, 86400).speed), NOW)
     assert course.start == NOW + 22 * HOUR
     assert course.end == NOW + 22 * HOUR + 9 * 24 * HOUR
@@ -187,7 +180,7 @@ def test_throttled_domain_lets_the_others_start() -> None:
 
 def test_pauses_are_those_of_the_windows() -> None:
     vienna = ZoneInfo("Europe/Vienna")
-    schedule = windows("22:00-06:00", zone="Europe/Vienna")
+    schedule = opening("22:00-06:00", zone="Europe/Vienna")
     now = datetime(2026, 11, 24, 12, tzinfo=vienna).timestamp()
     course = forecast(job(15000, schedule=schedule), Load(15000.0, Rate(1200, 3600).speed), now)
 

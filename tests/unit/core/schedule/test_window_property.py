@@ -11,7 +11,7 @@ from spoold.core.document.field import parse_moment
 from spoold.core.quantity import parse_duration, parse_size
 from spoold.core.schedule.rate import parse_rate
 from spoold.core.schedule.window import Windows, parse_windows
-from tests.fuzz import target
+from tests.fuzz import clock, target
 
 ZONES = ["Europe/Vienna", "America/St_Johns", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tehran", "UTC"]
 #: An hour before changes of clocks: Vienna's, New York's, Lord Howe's (half an hour), and a plain day.
@@ -19,7 +19,6 @@ CHANGES = [
     datetime(2026, month, day, hour, tzinfo=UTC) - timedelta(hours=1)
     for month, day, hour in ((3, 29, 1), (10, 25, 1), (3, 8, 5), (4, 4, 15), (10, 3, 15), (6, 15, 12))
 ]
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 spans = st.lists(st.integers(0, 7 * 1440), min_size=2, max_size=12, unique=True).map(
     lambda edges: tuple(zip(*[iter(sorted(edges)[: len(edges) // 2 * 2])] * 2, strict=True))
 )
@@ -27,7 +26,7 @@ spans = st.lists(st.integers(0, 7 * 1440), min_size=2, max_size=12, unique=True)
 
 @given(spans)
 def test_windows_that_are_written_out_are_read_back(wanted: tuple[tuple[int, int], ...]) -> None:
-    assert parse_windows(target.written(Windows(wanted))) == Windows(wanted)
+    assert parse_windows(clock.written(Windows(wanted))) == Windows(wanted)
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,12 +45,12 @@ def test_every_minute_around_a_change_of_clocks_is_open_as_the_wall_clock_says(
     here = local.weekday() * 1440 + local.hour * 60 + local.minute
     lines = [_line((here + begin) % (7 * 1440), end - begin) for begin, end in pairwise(sorted(edges))][::2]
     now = change + timedelta(minutes=minute, seconds=second)
-    target.agrees_with_the_wall_clock(parse_windows(lines), ZoneInfo(zone), now, minutes=200)
+    clock.agrees_with_the_wall_clock(parse_windows(lines), ZoneInfo(zone), now, minutes=200)
 
 
 def _line(start: int, length: int) -> str:
     minute, end = start % 1440, (start % 1440 + length) % 1440
-    return f"{DAYS[start // 1440]} {minute // 60:02}:{minute % 60:02}-{end // 60:02}:{end % 60:02}"
+    return f"{clock.DAYS[start // 1440]} {minute // 60:02}:{minute % 60:02}-{end // 60:02}:{end % 60:02}"
 
 
 PIECES = [
