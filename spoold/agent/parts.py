@@ -132,13 +132,11 @@ class Parts:
             self.dispatcher.retime(job, terms_of(job.manifest.timing, configuration.defaults, job.accepted_at))
         return changed
 
-    def add(self, row: JobRow) -> LiveJob:
-        """A job that is to be sent."""
+    def live(self, row: JobRow) -> LiveJob:
+        """A job that is to be sent, for the dispatcher."""
         defaults = self.configuration.defaults
         manifest = manifest_of(row, defaults.zone)
-        job = LiveJob.of(row, manifest, terms_of(manifest.timing, defaults, row.accepted_at))
-        self.dispatcher.add(job)
-        return job
+        return LiveJob.of(row, manifest, terms_of(manifest.timing, defaults, row.accepted_at))
 
     def shutdown(self) -> None:
         """End what was started here, once nobody gives it anything to do."""

@@ -148,7 +148,8 @@ class Supervisor:
         rows, due = await self._in_thread(read)
         unknown = {}
         for row in rows:
-            job = parts.add(row)
+            job = parts.live(row)
+            parts.dispatcher.add(job)
             # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
             job.next_due = due[row.id]
             compact = compact_of(job.manifest, row.manifest, row.timing, parts.zone())
@@ -169,7 +170,7 @@ class Supervisor:
         async def add() -> None:
             for row in await self._in_thread(parts.store.jobs, job_ids):
                 if row.id not in parts.dispatcher.jobs:
-                    parts.add(row)
+                    parts.dispatcher.begin(parts.live(row))
                     parts.projector.accepted(row.id, row.total)
             # What was asked for while they were taken.
             await parts.orders.obey_in(job_ids)

@@ -111,7 +111,8 @@ def after_outcome(
     if outcome.result is Result.RETURNED:
         return Transition(progress.state, progress.attempts, progress.first_attempt_at, now, outcome)
     attempts = progress.attempts + 1
-    first = now if progress.first_attempt_at is None else progress.first_attempt_at
+    # What lies ahead was written by a clock that has been set back since.
+    first = now if progress.first_attempt_at is None else min(progress.first_attempt_at, now)
     if outcome.result is Result.SENT:
         return Transition(RecipientState.SENT, attempts, first, None, outcome)
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from spoold.core.schedule.planner import may_send, wakes_at
+from spoold.core.schedule.planner import may_leave, may_send, wakes_at
 from spoold.core.state import RecipientState
 from spoold.delivery.courier import Courier
 from spoold.delivery.job import LiveJob
@@ -20,6 +20,9 @@ from spoold.delivery.route import Routes
 from spoold.storage.record import DueRecipient, Record
 from spoold.tally import Limit as Limited
 from spoold.tally import Tally
+
+#: Seconds after which what a rate has counted may not leave any more: it is counted again.
+_LATE = 1.0
 
 
 class Claims:
@@ -84,8 +87,11 @@ class Claims:
         """When the next relay's pause is over."""
         return min(self._pauses.values(), default=None)
 
-    def forget_pauses(self) -> None:
-        """The clock was set: the rates are asked anew."""
+    def stepped(self, back: float) -> None:
+        """The clock was set, by `back` seconds (negative) where it was set back: the rates are asked anew when the next may go, and
+        it goes neither later nor sooner for that.
+        """
+        self._limiter.shift(back)
         self._pauses.clear()
 
     def _next(self, courier: Courier, now: float, most: int) -> tuple[LiveJob, list[list[DueRecipient]]] | None:
@@ -103,7 +109,7 @@ class Claims:
             while (job := rotation.pop()) is not None:
                 if not self.may_send(job, now):
                     continue
-                limits = shared + self._limiter.of_job(job.id, job.terms.rate)
+                limits = self._limits(job, courier)
                 if (at := self._limiter.permit(limits, now)) > now:
                     self._tally.waits(Limited.JOB, at - now)
                     self._throttled(job, at)
@@ -182,17 +188,39 @@ class Claims:
         job.free_from, job.free_until = now, wakes_at(snapshot, now) or math.inf
         return True
 
-    def allowed(self, job: LiveJob) -> bool:
-        """Whether a claim that was made may still become a transaction."""
-        return not self.stopping and not job.cancelled and not job.held and not job.expired and not self.disk_full
+    def allowed(self, job: LiveJob, courier: Courier, waited: float) -> bool:
+        """Whether a claim that was made `waited` seconds ago may leave now: asked before MAIL and before the body."""
+        if self.stopping or self.disk_full or job.cancelled or job.held or job.expired or job.ending:
+            return False
+        if waited > _LATE and (job.terms.domain_rates or self._limiter.limits.domains or self._limits(job, courier)):
+            # Meanwhile others may have gone in its place, and the rate would be exceeded.
+            return False
+        now = self._clock()
+        if job.free_from <= now < job.free_until:
+            return True
+        return may_leave(job.snapshot(now, relay_up=True, relay_retry_at=None, disk_full=False), now)
 
-    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None:
+    def _limits(self, job: LiveJob, courier: Courier) -> list[Limit]:
+        """The rates of agent, relay and job."""
+        return self._limiter.of_relay(courier.relay.name) + self._limiter.of_job(job.id, job.terms.rate)
+
+    def put_back(self, job: LiveJob, courier: Courier, claim: list[DueRecipient]) -> None:
+        """No transaction was opened for these after all."""
         job.put_back(claim)
+        self.unused(job, courier, claim)
         self._touch(job)
 
+    def unused(self, job: LiveJob, courier: Courier, claim: list[DueRecipient]) -> None:
+        """Nothing of the claim left: the rates that counted it count it no more."""
+        self._limiter.give_back(self._limits(job, courier), len(claim))
+        if job.terms.domain_rates or self._limiter.limits.domains:
+            for recipient in claim:
+                self._limiter.give_back(self._limiter.of_domain(job.id, job.terms.domain_rates, recipient.domain), 1)
+
     def not_granted(self, job: LiveJob, ids: Iterable[int]) -> None:
-        """The store knew better: these were sent, or claimed, already."""
+        """The store knew better: these were sent, or claimed, already; or they are due later, by a clock that was set back."""
         job.open.difference_update(ids)
+        job.due_at(self._clock())
         self._touch(job)
 
     def recorded(self, job: LiveJob, records: list[Record]) -> None:

@@ -7,7 +7,7 @@ transaction that is in its data and the one next in line behind it.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -38,8 +38,9 @@ class Work(Protocol):
     def used(self) -> list[tuple[str, float]]: ...
     def has_work(self, courier: "Courier") -> bool: ...
     def is_wanted(self, courier: "Courier") -> bool: ...
-    def allowed(self, job: LiveJob) -> bool: ...
-    def put_back(self, job: LiveJob, claim: list[DueRecipient]) -> None: ...
+    def allowed(self, job: LiveJob, courier: "Courier", waited: float) -> bool: ...
+    def put_back(self, job: LiveJob, courier: "Courier", claim: list[DueRecipient]) -> None: ...
+    def unused(self, job: LiveJob, courier: "Courier", claim: list[DueRecipient]) -> None: ...
     def not_granted(self, job: LiveJob, ids: list[int]) -> None: ...
     def recorded(self, job: LiveJob, records: list[Record]) -> None: ...
 
@@ -51,6 +52,10 @@ class _Claim:
     link: Link
     job: LiveJob
     recipients: list[DueRecipient]
+    at: float
+    """When it was made, monotonic seconds."""
+    withdrawn: bool = False
+    """It was not to leave any more when its turn came."""
 
     @property
     def ids(self) -> list[int]:
@@ -196,7 +201,7 @@ class Courier:
                 link.load += 1
                 link.since = now
                 link.large = recipients[0].message.size > WHOLE
-                claims.append(_Claim(link, job, recipients))
+                claims.append(_Claim(link, job, recipients, now))
             if len(found) < len(room):
                 break
         return claims
@@ -235,7 +240,7 @@ class Courier:
         if not missing:
             return claim
         self._work.not_granted(claim.job, missing)
-        return _Claim(claim.link, claim.job, [each for each in claim.recipients if each.id in granted])
+        return replace(claim, recipients=[each for each in claim.recipients if each.id in granted])
 
     def _begin(self, claim: _Claim, body: Body | Exception) -> None:
         if not claim.recipients:
@@ -250,9 +255,9 @@ class Courier:
             self._recorder.add(claim.job, claim.recipients, [deferred("4.3.0", reason)] * len(claim.recipients), "")
             self._pool.free(claim.link)
             self._pump_soon()
-        elif not self._may_go(claim.job) or not claim.link.session.usable:
+        elif not self._may_go(claim) or not claim.link.session.usable:
             self._journal.release(claim.ids)
-            self._work.put_back(claim.job, claim.recipients)
+            self._work.put_back(claim.job, self, claim.recipients)
             self._pool.free(claim.link)
         else:
             first = claim.recipients[0]
@@ -263,10 +268,12 @@ class Courier:
                 first.message.eight_bit,
                 claim.job.manifest.sender_smtputf8 or first.smtputf8,
             )
-            claim.link.session.begin(envelope, body, partial(self._done, claim), partial(self._may_go, claim.job))
+            claim.link.session.begin(envelope, body, partial(self._done, claim), partial(self._may_go, claim))
 
-    def _may_go(self, job: LiveJob) -> bool:
-        return not self._pool.retired and self._work.allowed(job)
+    def _may_go(self, claim: _Claim) -> bool:
+        waited = self._monotonic() - claim.at
+        claim.withdrawn = self._pool.retired or not self._work.allowed(claim.job, self, waited)
+        return not claim.withdrawn
 
     def _done(self, claim: _Claim, done: Transaction) -> None:
         if done.bug is not None:
@@ -286,6 +293,8 @@ class Courier:
         elif done.outcomes[0].result is not Result.RETURNED:
             self.health.worked()
             self._concurrency.ended(self._monotonic(), self.connected, busy=self._busy)
+        if claim.withdrawn:
+            self._work.unused(claim.job, self, claim.recipients)
         tell(claim.job, claim.recipients, done.outcomes, self.relay.name)
         self._recorder.add(claim.job, claim.recipients, done.outcomes, claim.link.session.remote_mta)
         self._pool.free(claim.link)

@@ -15,6 +15,7 @@ from spoold.core.terms import Terms
 from spoold.delivery.alarm import Alarms
 from spoold.delivery.body import BodyReader
 from spoold.delivery.claim import Claims
+from spoold.delivery.clock import Clock
 from spoold.delivery.courier import Courier
 from spoold.delivery.job import LiveJob
 from spoold.delivery.limiter import Limiter
@@ -31,7 +32,8 @@ from spoold.tally import Tally
 
 #: The clock may be set while the dispatcher sleeps; it looks at it at least this often, in seconds.
 _LONGEST_SLEEP = 20.0
-_JUMP = 60.0
+#: Seconds until recipients are asked for of whom nobody knows any more when they are due.
+_ASK_AGAIN = 1.0
 
 
 class Dispatcher:
@@ -54,7 +56,8 @@ class Dispatcher:
     ) -> None:
         self._store = store
         self._bodies = bodies
-        self._clock = clock
+        self._wall = clock
+        self._clock = Clock(clock, monotonic, self._stepped)
         self._monotonic = monotonic
         self._changed = changed
         self.jobs: dict[int, LiveJob] = {}
@@ -63,7 +66,6 @@ class Dispatcher:
         self._dirty: set[int] = set()
         self._kick = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._offset = clock() - monotonic()
         self._alarms = Alarms(self.jobs)
         self.routes = Routes(self.couriers, self._rotations.keys(), clock=clock, monotonic=monotonic)
         self.claims = Claims(
@@ -72,7 +74,7 @@ class Dispatcher:
             self.routes,
             limiter,
             tally,
-            clock=clock,
+            clock=self._clock,
             touch=self.touch,
             throttled=self._throttle,
             paused=self._kick.set,
@@ -80,7 +82,7 @@ class Dispatcher:
         )
         self.outlook = Outlook(self.jobs, self.routes, limiter, clock=clock, disk_full=lambda: self.claims.disk_full)
         self._standings = Standings(
-            self.jobs, store, threads, clock=clock, spawn=self._spawn, touch=self.touch, moved=moved
+            self.jobs, store, threads, clock=self._clock, spawn=self._spawn, touch=self.touch, moved=moved
         )
         self._prefetch = Prefetch(store.agenda, threads, spawn=self._spawn, touch=self.touch)
         self.use(relays)
@@ -113,8 +115,19 @@ class Dispatcher:
         return sorted(set(changed))
 
     def add(self, job: LiveJob) -> None:
+        """A job that is to be sent from now on."""
         self.jobs[job.id] = job
         self.touch(job)
+
+    def begin(self, job: LiveJob) -> None:
+        """One that was taken just now."""
+        now = self._clock()
+        if job.accepted_at > now:
+            # The clock was set back while it was taken: what waits for that moment would wait for nothing.
+            ahead = job.accepted_at - now
+            job.stepped(now)
+            self._spawn(self._ask_again(self._store.set_back(ahead, now, job.id), [job]))
+        self.add(job)
 
     def touch(self, job: LiveJob) -> None:
         """Something about the job changed: look at it again."""
@@ -164,7 +177,7 @@ class Dispatcher:
     @property
     def throttled(self) -> int:
         """Jobs that could be sent now, but for a rate. For any thread."""
-        now = self._clock()
+        now = self._wall()
         return sum(
             job.standing.state is JobState.SENDING and self.claims.waits(job, now) for job in list(self.jobs.values())
         )
@@ -206,7 +219,6 @@ class Dispatcher:
 
     def step(self) -> float:
         """Look at all that changed or is due by now; returns the seconds until something is due by the clock."""
-        self._look_at_clock()
         now = self._clock()
         self._wake_due(now)
         dirty, self._dirty = self._dirty, set()
@@ -223,39 +235,32 @@ class Dispatcher:
                 pause = min(pause, rest)
         return pause
 
-    def _look_at_clock(self) -> None:
-        """After the clock was set back, nobody waits longer than if it had not been.
-
-        What was to be woken at a moment of the old clock is asked anew when that is.
+    def _stepped(self, by: float, now: float) -> None:
+        """The clock was set by so many seconds, to `now`. Back: nobody waits longer than if it had not been; what was to be woken
+        at a moment of the old clock is asked anew when that is.
         """
-        offset = self._clock() - self._monotonic()
-        jumped, self._offset = offset - self._offset, offset
-        if abs(jumped) < _JUMP:
-            return
         self._alarms.forget()
-        self.claims.forget_pauses()
+        self.claims.stepped(min(by, 0.0))
         for job in self.jobs.values():
-            job.throttled_until = 0.0
-            job.free_until = 0.0
-            job.backlog.reconsider()
-        self._dirty.update(self.jobs)
-        if jumped < 0:
-            log("clock.jumped", seconds=round(jumped))
-            self._spawn(self._remember_clock(self._clock() - jumped))
-            for job in self.jobs.values():
-                self._spawn(self._shift_waits(job, jumped))
+            job.stepped(now)
+            self._dirty.add(job.id)
+        self._kick.set()
+        if by < 0:
+            log("clock.jumped", seconds=round(by))
+            self._spawn(self._ask_again(self._store.set_back(-by, now), list(self.jobs.values())))
 
-    async def _remember_clock(self, until: float) -> None:
-        await self._store.remember_clock(until)
-
-    async def _shift_waits(self, job: LiveJob, by: float) -> None:
-        if await self._store.agenda.shift_due(job.id, self._clock(), by):
+    async def _ask_again(self, moved: "asyncio.Future[None]", jobs: list[LiveJob]) -> None:
+        """Who is due is read again once the moments are moved: what was read meanwhile may be of before."""
+        await moved
+        for job in jobs:
             job.due_at(self._clock())
             self.touch(job)
 
     def _look_at(self, job: LiveJob, now: float) -> None:
         if job.ending:
             return
+        if job.is_lost:
+            job.due_at(now + _ASK_AGAIN)
         expires_at = job.terms.expires_at
         if expires_at is not None and expires_at <= now and not job.expired and job.unfinished:
             self._standings.expire(job)

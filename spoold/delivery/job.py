@@ -1,6 +1,7 @@
 """A job that is not done, as the running agent holds it: what the database says, and what is under way right now."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from spoold.core.manifest import Manifest
 from spoold.core.schedule.planner import JobSnapshot
@@ -107,11 +108,32 @@ class LiveJob:
             relay_up=relay_up,
             relay_retry_at=relay_retry_at,
             disk_full=disk_full,
+            uncertain=self.counts.get(RecipientState.UNCERTAIN, 0),
         )
+
+    def stepped(self, now: float) -> None:
+        """The clock was set to `now`, POSIX seconds: every moment that was found out by the old one is asked for again."""
+        self.throttled_until = self.free_until = 0.0
+        self.backlog.clear()
+        self.cursor = FIRST
+        self.due_at(now)
+        if (ahead := self.accepted_at - now) > 0:
+            self.accepted_at = now
+            if self.terms.expires_at is not None and not isinstance(self.manifest.timing.expires, datetime):
+                self.terms = replace(self.terms, expires_at=self.terms.expires_at - ahead)
 
     def opened(self, claim: list[DueRecipient]) -> None:
         """A transaction for these begins."""
         self.open.update(recipient.id for recipient in claim)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether recipients are to be tried of whom nothing is known here: neither at hand, nor when they are due."""
+        return (
+            self.next_due is None
+            and not (self.backlog or self.backlog.has_lanes or self.open or self.reading or self.ending)
+            and self.unfinished > self.counts.get(RecipientState.UNCERTAIN, 0)
+        )
 
     def put_back(self, claim: list[DueRecipient]) -> None:
         """No transaction was opened for these after all."""

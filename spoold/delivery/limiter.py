@@ -76,6 +76,20 @@ class Limiter:
             self._tats[key] = advance(self._tats.get(key), rate, now, n)
             self._changed.add(key)
 
+    def give_back(self, limits: Sequence[Limit], n: int) -> None:
+        """`n` that were to go did not."""
+        for key, rate in limits:
+            if key in self._tats:
+                self._tats[key] -= n * rate.interval
+                self._changed.add(key)
+
+    def shift(self, by: float) -> None:
+        """The clock was set by so many seconds."""
+        if not by:
+            return
+        self._tats = {key: tat + by for key, tat in self._tats.items()}
+        self._changed.update(self._tats)
+
     def unsaved(self, now: float) -> list[tuple[str, float]]:
         """The numbers that changed since the last call, to be written with the claim that used them."""
         if not self._changed:

@@ -97,15 +97,3 @@ class Agenda:
                 ).rowcount
             )
         )
-
-    def shift_due(self, job_id: int, now: float, by: float) -> "asyncio.Future[int]":
-        """The clock was set back by `-by` seconds, to `now`: who waits, waits no longer for it. Resolves to how many do."""
-        return self._database.write_soon(
-            lambda connection: (
-                connection.execute(
-                    "UPDATE recipient SET due_at = CASE WHEN due_at + ? > ? THEN due_at + ? ELSE ? END"
-                    " WHERE job_id = ? AND due_at > ?",
-                    (by, now, by, now, job_id, now),
-                ).rowcount
-            )
-        )

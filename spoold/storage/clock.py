@@ -13,6 +13,8 @@ from spoold.storage.database import Database
 MARK = "/clock"
 #: Seconds that a clock may be set back without a word, as any time service does.
 _MAY_DIFFER = 60.0
+#: No id of a job is more.
+MOST = 2**31 - 1
 _NEWEST = """SELECT max(at) FROM (
     SELECT max(accepted_at) AS at FROM job UNION ALL SELECT max(since) FROM job UNION ALL SELECT max(at) FROM claim
     UNION ALL SELECT at FROM (SELECT at FROM attempt ORDER BY id DESC LIMIT 1))"""
@@ -30,19 +32,26 @@ def catch_up(database: Database, now: float) -> float:
         return 0.0
     back = float(newest) - now
 
-    def write(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "UPDATE recipient SET due_at = max(due_at - ?, ?)"
-            " WHERE due_at > ? AND job_id IN (SELECT id FROM job WHERE accepted)",
-            (back, now, now),
-        )
-        connection.execute("UPDATE limiter SET tat = tat - ? WHERE name <> ?", (back, MARK))
-        remember(connection, newest)
-
-    database.write(write)
+    database.write(lambda connection: set_back(connection, back, now))
     return back
 
 
-def remember(connection: sqlite3.Connection, until: float) -> None:
-    """Moments up to `until` may lie ahead; it has been seen to."""
-    connection.execute("INSERT OR REPLACE INTO limiter VALUES (?, ?)", (MARK, until))
+def set_back(connection: sqlite3.Connection, back: float, now: float, job_id: int | None = None) -> None:
+    """The clock was set back by `back` seconds, to `now`: retries, first attempts and rates wait no longer than they would have, and
+    no job that lives was accepted later than now. With `job_id`, of that job alone.
+    """
+    low, high = (0, MOST) if job_id is None else (job_id, job_id)
+    connection.execute(
+        "UPDATE recipient SET due_at = max(due_at - ?, ?)"
+        " WHERE due_at > ? AND job_id IN (SELECT id FROM job WHERE accepted AND id BETWEEN ? AND ?)",
+        (back, now, now, low, high),
+    )
+    connection.execute(
+        "UPDATE job SET accepted_at = ? WHERE accepted_at > ? AND accepted AND id BETWEEN ? AND ?"
+        " AND state NOT IN ('finished', 'cancelled', 'rejected')",
+        (now, now, low, high),
+    )
+    if job_id is None:
+        connection.execute("UPDATE limiter SET tat = tat - ? WHERE name <> ?", (back, MARK))
+        # Moments up to this one may lie ahead; it has been seen to.
+        connection.execute("INSERT OR REPLACE INTO limiter VALUES (?, ?)", (MARK, now + back))

@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spoold.core.state import Transition
@@ -74,11 +74,18 @@ class Tallies:
             connection.execute("UPDATE job SET attempts = attempts + ? WHERE id = ?", (count, job_id))
 
 
+#: How many claims are told apart that bear the same moment, in microseconds too.
+_CLAIMS = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class _Claim:
     ids: Sequence[int]
     relay: str
     at: float
+    """Names the claim: no two have the same."""
+    due: float
+    """Whoever is due at this moment may be claimed."""
     tats: Sequence[tuple[str, float]]
     granted: "asyncio.Future[list[int]]"
 
@@ -158,7 +165,7 @@ def _grant(connection: sqlite3.Connection, claim: _Claim) -> list[int]:
     if claim.tats:
         connection.executemany("INSERT OR REPLACE INTO limiter VALUES (?, ?)", claim.tats)
     ids = [(id_,) for id_ in claim.ids]
-    if _CLAIM.run(connection, ids, (claim.at, claim.relay), (claim.at,)) == len(ids):
+    if _CLAIM.run(connection, ids, (claim.at, claim.relay), (claim.due,)) == len(ids):
         return list(claim.ids)
     # Some were sent, or claimed, already; no other claim has this moment.
     known = connection.execute("SELECT id FROM claim WHERE at = ?", (claim.at,)).fetchall()
@@ -173,7 +180,7 @@ class Journal:
         self._database = database
         self._next = _Batch()
         self._writing = False
-        self._claimed_at = 0.0
+        self._claims = 0
 
     def claim(
         self, ids: Sequence[int], relay: str, now: float, tats: Sequence[tuple[str, float]] = ()
@@ -183,10 +190,11 @@ class Journal:
         Resolves to those of `ids` that were still to be sent and not claimed already.
         """
         granted: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        last = self._claimed_at
-        # No two claims have the same moment; a clock that was set back is followed all the same.
-        self._claimed_at = last + 1e-6 if last - 1 < now <= last else now
-        self._next.claims.append(_Claim(ids, relay, self._claimed_at, tats, granted))
+        # Two claims of one moment, or of one that comes twice because the clock was set back, differ by what is counted in the last
+        # four milliseconds.
+        self._claims = (self._claims + 1) % _CLAIMS
+        at = (int(now * 1e6) // _CLAIMS * _CLAIMS + self._claims) / 1e6
+        self._next.claims.append(_Claim(ids, relay, at, now, tats, granted))
         self._write_soon()
         return granted
 
@@ -199,6 +207,23 @@ class Journal:
         """End claims that came to nothing: no transaction was opened for them."""
         self._next.released.extend(ids)
         return self.settled()
+
+    def set_back(self, back: float) -> None:
+        """The clock was set back by so many seconds: what is to be written next is of the new one."""
+        batch = self._next
+        batch.records = [
+            record._replace(
+                at=record.at - back,
+                transition=record.transition
+                if record.transition.due_at is None
+                else record.transition._replace(due_at=record.transition.due_at - back),
+            )
+            for record in batch.records
+        ]
+        batch.claims = [
+            replace(claim, due=claim.due - back, tats=[(key, tat - back) for key, tat in claim.tats])
+            for claim in batch.claims
+        ]
 
     def settled(self) -> "asyncio.Future[None]":
         """Resolves when everything up to now is durable."""

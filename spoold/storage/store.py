@@ -191,9 +191,14 @@ class Store:
 
         return self._database.write_soon(write)
 
-    def remember_clock(self, until: float) -> "asyncio.Future[None]":
-        """The clock was set back under the running agent, at this moment of the old one: the next start need not find out."""
-        return self._database.write_soon(lambda connection: clock.remember(connection, until))
+    def set_back(self, back: float, now: float, job_id: int | None = None) -> "asyncio.Future[None]":
+        """The clock was set back by `back` seconds under the running agent, to `now`: see `clock.set_back`.
+
+        What was claimed and found out by the old clock and is not written yet is moved with the rest.
+        """
+        if job_id is None:
+            self.journal.set_back(back)
+        return self._database.write_soon(lambda connection: clock.set_back(connection, back, now, job_id))
 
     def mark_attempts(self, job_id: int, size: int, last_id: int) -> None:
         """How far attempts.jsonl reaches: bytes written, and the last attempt in them. For threads."""

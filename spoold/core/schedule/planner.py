@@ -60,6 +60,8 @@ class JobSnapshot:
     relay_up: bool = True
     relay_retry_at: float | None = None
     disk_full: bool = False
+    uncertain: int = 0
+    """Recipients of whom nobody can know whether they were sent to."""
 
 
 def standing(job: JobSnapshot, now: float) -> Standing:
@@ -77,14 +79,24 @@ def standing(job: JobSnapshot, now: float) -> Standing:
         return blocked
     if job.ready:
         return Standing(JobState.SENDING)
-    if job.next_due is None:
-        return Standing(JobState.HELD, "uncertain")
-    return Standing(JobState.WAITING, "retry", job.next_due)
+    if job.next_due is not None:
+        return Standing(JobState.WAITING, "retry", job.next_due)
+    if job.uncertain < job.unfinished:
+        # Somebody is to be sent to, and when is not known here: whoever asks finds out.
+        return Standing(JobState.SENDING)
+    return Standing(JobState.HELD, "uncertain")
 
 
 def may_send(job: JobSnapshot, now: float) -> bool:
     """Whether a new transaction may be opened for the job now."""
     return job.unfinished > 0 and not job.cancelled and job.ready and _blocked(job, now) is None
+
+
+def may_leave(job: JobSnapshot, now: float) -> bool:
+    """Whether a message that was made ready for the job earlier may leave now."""
+    if job.cancelled or (job.expires_at is not None and job.expires_at <= now):
+        return False
+    return _blocked(job, now) is None
 
 
 def _blocked(job: JobSnapshot, now: float) -> Standing | None:

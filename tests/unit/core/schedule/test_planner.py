@@ -1,7 +1,6 @@
 """What a job may do at a moment: precedence of what holds it back, never early, never a standstill."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,17 +10,12 @@ from hypothesis import strategies as st
 from spoold.core.schedule.planner import JobSnapshot, Schedule, may_send, moment, standing, wakes_at
 from spoold.core.schedule.window import is_open, parse_windows
 from spoold.core.state import JobState, Standing
+from tests.unit.core.schedule.week import HOUR, NOW, opening
 
-NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp()  # a Tuesday
-HOUR = 3600.0
 READY = JobSnapshot(unfinished=5, open=0, ready=True, next_due=NOW)
 
 
-def schedule(*lines: str, zone: str = "UTC") -> Schedule:
-    return Schedule(((parse_windows(lines), ZoneInfo(zone)),))
-
-
-CLOSED = schedule("Tue 13:00-14:00")
+CLOSED = opening("Tue 13:00-14:00")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +43,8 @@ CLOSED = schedule("Tue 13:00-14:00")
             replace(READY, ready=False, next_due=NOW + HOUR, relay_up=False, relay_retry_at=NOW + 4),
             Standing(JobState.WAITING, "retry", NOW + HOUR),
         ),
-        (replace(READY, ready=False, next_due=None), Standing(JobState.HELD, "uncertain")),
+        (replace(READY, ready=False, next_due=None, uncertain=5), Standing(JobState.HELD, "uncertain")),
+        (replace(READY, ready=False, next_due=None, uncertain=4), Standing(JobState.SENDING)),
         (replace(READY, open=2, schedule=CLOSED), Standing(JobState.SENDING)),
     ],
 )
@@ -61,9 +56,9 @@ moments = st.floats(NOW - 400 * HOUR, NOW + 9000 * HOUR).map(lambda at: round(at
 windows = st.sampled_from(
     [
         Schedule(),
-        schedule("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00", zone="Europe/Vienna"),
-        schedule("22:00-06:00", zone="America/New_York"),
-        schedule("Sun 01:30-03:30", zone="Australia/Lord_Howe"),
+        opening("Mon-Fri 18:00-08:00", "Sat,Sun 00:00-24:00", zone="Europe/Vienna"),
+        opening("22:00-06:00", zone="America/New_York"),
+        opening("Sun 01:30-03:30", zone="Australia/Lord_Howe"),
         Schedule(
             (
                 (parse_windows(["08:00-20:00"]), ZoneInfo("Europe/Vienna")),
