@@ -37,6 +37,8 @@ class Backlog:
     def __init__(self) -> None:
         self._line: deque[DueRecipient] = deque()
         self._lanes: dict[str, Lane] = {}
+        self._skipped: set[str] = set()
+        """The domains of which the database keeps some back: of many thousand lanes there are few."""
         self._claims: list[tuple[float, str]] = []
         self._parked = 0
 
@@ -61,7 +63,7 @@ class Backlog:
     @property
     def saturated(self) -> list[str]:
         """The domains of which the database keeps some back."""
-        return [domain for domain, lane in self._lanes.items() if lane.skipped]
+        return list(self._skipped)
 
     def ids(self) -> Iterator[int]:
         """The ids of all that wait here."""
@@ -83,13 +85,17 @@ class Backlog:
         lane.skipped = last is not None
         if last is not None:
             lane.cursor = last
+            self._skipped.add(domain)
+        else:
+            self._skipped.discard(domain)
         self._take_turn(domain, lane, 0.0)
 
     def hungry(self) -> list[tuple[str, tuple[float, int]]]:
         """The lanes to read for, with where to begin; each is given once until its `refill`."""
         found = []
-        for domain, lane in self._lanes.items():
-            if lane.skipped and not lane.reading and len(lane.queue) < LANE_LOW:
+        for domain in self._skipped:
+            lane = self._lanes[domain]
+            if not lane.reading and len(lane.queue) < LANE_LOW:
                 lane.reading = True
                 found.append((domain, lane.cursor))
         return found
@@ -102,6 +108,7 @@ class Backlog:
     def clear(self) -> None:
         self._line.clear()
         self._lanes.clear()
+        self._skipped.clear()
         self._claims.clear()
         self._parked = 0
 
@@ -173,6 +180,7 @@ class Backlog:
             # Left in the database; the lane reads on from its last one.
             if not lane.skipped:
                 lane.skipped = True
+                self._skipped.add(recipient.domain)
                 lane.cursor = (lane.queue[-1].due_at, lane.queue[-1].id)
             return
         lane.queue.append(recipient)

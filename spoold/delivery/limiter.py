@@ -33,6 +33,7 @@ class Limiter:
         self.limits = limits
         self._tats = dict(tats)
         self._changed: set[str] = set()
+        self._most = _MANY
 
     def of_relay(self, relay: str) -> list[Limit]:
         """What binds everything that goes through the relay."""
@@ -96,9 +97,11 @@ class Limiter:
             return []
         changed = [(key, self._tats[key]) for key in self._changed]
         self._changed.clear()
-        if len(self._tats) > _MANY:
-            # Numbers in the past mean nothing more than none.
+        if len(self._tats) > self._most:
+            # Numbers in the past mean nothing more than none. Looked for each time that there are twice as many, for with a rate by the
+            # day and many domains none of them may be.
             self._tats = {key: tat for key, tat in self._tats.items() if tat > now}
+            self._most = max(_MANY, 2 * len(self._tats))
         return changed
 
 

@@ -1,5 +1,7 @@
 """The rates that bind: all that apply must permit, and what was used up survives."""
 
+import pytest
+
 from spoold.core.schedule.rate import Rate
 from spoold.delivery.limiter import Limiter, Limits, room
 
@@ -41,3 +43,34 @@ def test_group_is_as_large_as_the_tightest_rate_allows() -> None:
     assert room([], 100) == 100
     assert room([("agent", Rate(1000, 1)), ("job 1", Rate(500, 1))], 100) == 5
     assert room([("agent", Rate(36000, 3600))], 100) == 1
+
+
+def test_many_domains_with_a_rate_by_the_day_are_not_gone_through_at_each_claim() -> None:
+    limiter, rates = Limiter(Limits(), {}), {"*": Rate(1, 86400)}
+    kept = set()
+    for number in range(45_000):
+        limits = limiter.of_domain(1, rates, f"d{number}.example")
+        assert limiter.permit(limits, NOW) == NOW
+        limiter.advance(limits, NOW)
+        assert len(limiter.unsaved(NOW)) == 1
+        kept.add(id(limiter._tats))
+    assert len(kept) <= 4, "looked through each time that there are twice as many"
+    again = limiter.of_domain(1, rates, "d0.example")
+    assert limiter.permit(again, NOW) > NOW, "and nothing that still counts is forgotten"
+
+
+def test_what_did_not_go_is_given_back() -> None:
+    limiter = Limiter(Limits(agent=Rate(1, 60)), {})
+    limits = limiter.of_relay("default")
+    limiter.advance(limits, NOW)
+    limiter.give_back(limits, 1)
+    assert limiter.permit(limits, NOW) == NOW
+    assert limiter.unsaved(NOW) == [("agent", NOW)]
+
+
+def test_clock_that_was_set_back_makes_the_next_one_neither_later_nor_sooner() -> None:
+    limiter = Limiter(Limits(agent=Rate(1, 60)), {})
+    limits = limiter.of_relay("default")
+    limiter.advance(limits, NOW)
+    limiter.shift(-86400.0)
+    assert limiter.permit(limits, NOW - 86400 + 10) == pytest.approx(NOW - 86400 + 60 - 0.1)

@@ -6,7 +6,7 @@ from itertools import cycle
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spoold.core.schedule.forecast import Forecast, Lane, Load, Pause, forecast
@@ -26,6 +26,7 @@ def simulate(
     """When each one goes, and how many expire, recipient by recipient: limited domains as they may, the others meanwhile."""
     left = dict(unsent)
     sent: list[float] = []
+    went: dict[str, float] = {}
     limits = limiter.of_job(1, rate)
     while any(left.values()):
         if snapshot.expires_at is not None and now >= snapshot.expires_at:
@@ -36,7 +37,8 @@ def simulate(
             now = wake
             continue
         permits = {name: limiter.permit(limiter.of_domain(1, {}, name), now) for name, count in left.items() if count}
-        name = min(permits, key=lambda name: (permits[name], name == "free.example"))
+        # Of those that may, the one that could have gone for longest.
+        name = min(permits, key=lambda name: (permits[name], name == "free.example", went.get(name, 0.0)))
         at = max(limiter.permit(limits, now), permits[name])
         if at > now:
             change = wakes_at(snapshot, now)
@@ -45,6 +47,7 @@ def simulate(
         limiter.advance(limits, now)
         limiter.advance(limiter.of_domain(1, {}, name), now)
         left[name] -= 1
+        went[name] = now
         sent.append(now)
     return sent, sum(left.values())
 
@@ -73,6 +76,7 @@ STARTS = [
 RATES = [Rate(60, 3600), Rate(1200, 3600), Rate(10, 1), Rate(100, 900), Rate(10, 86400)]
 
 
+@example("always", STARTS[0], 0, Rate(60, 3600), None, None, [(19, Rate(60, 60)), (4, Rate(10, 3600))], 0.0)
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(sorted(SCHEDULES)),
