@@ -6,7 +6,7 @@ here raises of whatever kind the loop is.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
@@ -132,5 +132,5 @@ def test_transport_is_not_touched_after_its_end(ca: Authority, end: str, loop: s
 
     relay = Relay(tls=ca.valid.context() if secured else None, implicit_tls=secured, rules=list(ENDS[end]))
     with relay, asyncio.Runner(loop_factory=factory) as runner:
-        assert runner.run(cast("Coroutine[Any, Any, list[str]]", play())) == []
+        assert runner.run(play()) == []
     assert errors == []
