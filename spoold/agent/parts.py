@@ -126,7 +126,9 @@ class Parts:
         """Go on by another configuration; returns the relays that are not what they were."""
         self.configuration = configuration
         self._limiter.limits = configuration.limits
-        changed = self.dispatcher.use(configuration.relays)
+        if changed := self.dispatcher.use(configuration.relays):
+            # A job that waits for its window stays as it is, and its report tells of its relay all the same.
+            self.dispatcher.relay_changed()
         self.intake.use(configuration.settings)
         for job in self.dispatcher.jobs.values():
             self.dispatcher.retime(job, terms_of(job.manifest.timing, configuration.defaults, job.accepted_at))

@@ -28,6 +28,7 @@ from spoold.core.schedule.rate import advance, permit_at
 from spoold.core.state import RecipientState
 from spoold.core.terms import Terms, manifest_errors, terms_of
 from spoold.delivery.limiter import Limiter, speed
+from spoold.delivery.route import gone
 from spoold.intake.examination import Examination
 from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
@@ -105,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
         _print_json(subject, course, subject.terms.zone, assumed=assumed)
     else:
         _print(subject, course, subject.terms.zone, assumed=assumed)
+    if relay is None:
+        print(f"spoold: {subject.name}: {gone(subject.manifest.relay)}", file=sys.stderr)
     return 0
 
 

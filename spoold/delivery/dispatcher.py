@@ -6,6 +6,7 @@ holds no truth: what it knows of a job comes from the store at start and follows
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,7 +63,7 @@ class Dispatcher:
         self._changed = changed
         self.jobs: dict[int, LiveJob] = {}
         self.couriers: dict[str, Courier] = {}
-        self._rotations: dict[str, Rotation] = {}
+        self._rotations: defaultdict[str, Rotation] = defaultdict(Rotation)
         self._dirty: set[int] = set()
         self._kick = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()

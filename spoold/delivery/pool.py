@@ -9,6 +9,7 @@ from spoold.core.outcome import Fault, FaultKind
 from spoold.event import log
 from spoold.smtp.concurrency import Concurrency
 from spoold.smtp.connection import connect
+from spoold.smtp.dialer import Memory
 from spoold.smtp.health import Health
 from spoold.smtp.relay import Relay
 from spoold.smtp.session import Session
@@ -62,11 +63,18 @@ class Pool:
         self._changed = changed
         self.workers: set[asyncio.Task[None]] = set()
         """One for each connection that is open or being opened."""
+        self._opening: set[asyncio.Task[None]] = set()
+        """Those of them that have none yet."""
+        self._memory = Memory(monotonic)
         self._sweeper: asyncio.TimerHandle | None = None
 
     def retire(self) -> None:
-        """Open none any more, and close each as soon as nothing is on its way through it."""
+        """Open none any more, not those that are being opened either, and close each as soon as nothing is on its way
+        through it.
+        """
         self.retired = True
+        for task in self._opening:
+            task.cancel()
         self.end_idle()
 
     def grow(self) -> None:
@@ -79,16 +87,20 @@ class Pool:
             return
         task = asyncio.get_running_loop().create_task(self._serve(), name=f"relay {self._relay.name}")
         self.workers.add(task)
+        self._opening.add(task)
         task.add_done_callback(self._closed)
 
     def _closed(self, task: "asyncio.Task[None]") -> None:
         self.workers.discard(task)
+        self._opening.discard(task)
         tell_error(task, self._relay.name)
         self._left()
 
     async def _serve(self) -> None:
         """One connection, from its opening to its end."""
         session = await self._connect()
+        if (task := asyncio.current_task()) is not None:
+            self._opening.discard(task)
         if session is None:
             return
         link = Link(session, since=self._monotonic())
@@ -143,7 +155,7 @@ class Pool:
     async def _connect(self) -> Session | None:
         slow = asyncio.get_running_loop().call_later(SUSPECT, self._suspect)
         try:
-            found = await connect(self._relay)
+            found = await connect(self._relay, self._memory)
         finally:
             slow.cancel()
             self.suspicion = None

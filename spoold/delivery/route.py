@@ -1,4 +1,4 @@
-"""Which relay serves which job: the one that it names, or a fallback while that is down."""
+"""Which relay serves which job: the one that it names, or a configured fallback of that one while it is down; never another."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -8,7 +8,7 @@ from spoold.delivery.job import LiveJob
 
 
 class Routes:
-    """See the module. `couriers` are the relays in use, `homes` all that jobs may still name; both change meanwhile."""
+    """See the module. `couriers` are the relays in use, `homes` all that jobs may name, in use or not; both change meanwhile."""
 
     def __init__(
         self,
@@ -24,8 +24,8 @@ class Routes:
         self._monotonic = monotonic
 
     def home(self, job: LiveJob) -> str:
-        """The relay that the job names, or any where that is gone from the configuration."""
-        return job.manifest.relay if job.manifest.relay in self._homes else next(iter(self._homes))
+        """The relay that the job names, be it in the configuration or not: nobody else decides by whom mail goes."""
+        return job.manifest.relay
 
     def route(self, home: str) -> str:
         """The relay that serves `home` now: itself, or the first of its fallbacks that is up."""
@@ -63,12 +63,15 @@ class Routes:
         """What is wrong with the job's relay and what to do, None if nothing is."""
         home = self._couriers.get(job.manifest.relay)
         if home is None:
-            return (
-                f"relay {job.manifest.relay} is no longer in the configuration; to do: put it back, or cancel the job"
-            )
+            return gone(job.manifest.relay)
         fault: Fault | None = home.health.fault or home.suspicion
         if fault is None:
             return None
         route = self.route(job.manifest.relay)
         instead = f"; meanwhile relay {route} is used" if route != job.manifest.relay else ""
         return f"relay {job.manifest.relay}: {fault}{instead}"
+
+
+def gone(relay: str) -> str:
+    """What is said of a job whose relay was taken out of the configuration, and what to do."""
+    return f"relay {relay} is no longer in the configuration; to do: put it back, or cancel the job"

@@ -125,12 +125,12 @@ class Session(asyncio.Protocol):
         self._fail("closed")
         if self._feeder is not None:
             await asyncio.wait((self._feeder,), timeout=5)
-        self._transport.close()
+        if not self._transport.is_closing():
+            self._transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await asyncio.shield(self._closed)
-        if not self._closed.done():
-            self._transport.abort()
+        self._abort()
 
     # --- the protocol ----------------------------------------------------------------------------------------------
 
@@ -153,9 +153,10 @@ class Session(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._break(f"the connection broke: {error}" if error else "the relay closed the connection")
+        # First of all: the transport is of no more use, not even to be aborted.
         if not self._closed.done():
             self._closed.set_result(None)
+        self._break(f"the connection broke: {error}" if error else "the relay closed the connection")
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -308,7 +309,7 @@ class Session(asyncio.Protocol):
         self._flight.clear()
         self._queue.clear()
         self._fail(reason)
-        self._transport.abort()
+        self._abort()
         for exchange in flight:
             transaction = exchange.broken(reason, dot_left=exchange.dot_written and dot_left)
             transaction.bug, bug = bug, None
@@ -316,6 +317,13 @@ class Session(asyncio.Protocol):
         for exchange in queue:
             exchange.done(exchange.unsent(returned(reason)))
         self._wake_feeder()
+
+    def _abort(self) -> None:
+        """End the connection at once. asyncio's TLS transport raises AttributeError where it has lost its connection, and
+        where it was closed twice.
+        """
+        if not self._closed.done():
+            self._transport.abort()
 
     def _wait(self, seconds: float) -> None:
         """The next reply, or room to write, must come within so many seconds."""

@@ -75,11 +75,11 @@ class Relay(Settings):
     `accepted`, `commands`, `violations`, `handshake_failures` and the counters of `ledger`.
     """
 
+    host: str = HOST
     port: int = 0
     journal: Path | None = None
 
     def __post_init__(self) -> None:
-        self.host = HOST
         self.ledger = Ledger(self.journal)
         self.accepted: list[Accepted] = self.ledger.accepted
         self.commands: list[Line] = self.ledger.commands
@@ -180,14 +180,13 @@ class Relay(Settings):
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
-    @staticmethod
-    def _bind(port: int) -> socket.socket:
+    def _bind(self, port: int) -> socket.socket:
         # Bound and not listening, the port refuses connections and is nobody else's.
         # asyncio switches Nagle's algorithm off only for sockets that say which protocol they are.
         reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            reserved.bind((HOST, port))
+            reserved.bind((self.host, port))
         except OSError:
             reserved.close()
             raise

@@ -135,7 +135,9 @@ class Wire(asyncio.Protocol):
             # Closed with input unread, the kernel would send a reset after all: let the client finish first.
             self.transport.write_eof()
             await self._lose(1)
-        self.transport.close()
+        if not self.transport.is_closing():
+            # A second time, asyncio's TLS transport forgets what it needs for anything that comes after it.
+            self.transport.close()
         await self._lose(1)
 
     async def _lose(self, timeout: float) -> None:
@@ -144,7 +146,7 @@ class Wire(asyncio.Protocol):
 
     def abort(self, reset: bool = False) -> None:
         """End the connection at once, as the kernel does for a killed process, or with a TCP reset."""
-        if self._transport is None:
+        if self._transport is None or self.lost.is_set():
             return
         if reset and not self._transport.is_closing():
             peer = self._transport.get_extra_info("socket")

@@ -50,6 +50,15 @@ class Findings:
     def bad(self, check: str, text: str, remedy: str | None = None) -> None:
         self._add(Finding(check, Level.ERROR, text, remedy))
 
+    def held_back(self) -> "Findings":
+        """Others of the same kind that print nothing before they are handed over by `take`."""
+        return Findings(as_json=True)
+
+    def take(self, others: "Findings") -> None:
+        """What was held back, in its order."""
+        for finding in others._all:
+            self._add(finding)
+
     def _add(self, finding: Finding) -> None:
         self._all.append(finding)
         if self._as_json:

@@ -12,10 +12,11 @@ from email.utils import format_datetime
 from spoold import __version__
 from spoold.cli.check.finding import Findings
 from spoold.cli.config import Config
-from spoold.core.outcome import REMEDIES, Fault, FaultKind, Result
+from spoold.core.outcome import Fault, Result
 from spoold.core.recipient.address import Address
-from spoold.smtp.connection import connect
+from spoold.smtp.connection import connect, find
 from spoold.smtp.relay import Relay, Security
+from spoold.smtp.resolver import is_address
 from spoold.smtp.session import Envelope, Session
 
 _DAY = 86400
@@ -26,24 +27,34 @@ _USEFUL = ("pipelining", "8bitmime", "smtputf8", "dsn")
 
 
 async def check_relays(found: Config, recipient: Address | None, findings: Findings) -> None:
-    """All of them, one after the other; with a `recipient`, a real message through each."""
-    for relay in found.agent.relays.values():
-        if await _resolves(relay, findings):
-            await _visit(relay, found.agent.intake.max_message, recipient, findings)
+    """All of them side by side, so that none waits for another, told one after the other; with a `recipient`, a real
+    message through each.
+    """
+
+    async def look_at(relay: Relay) -> Findings:
+        of_relay = findings.held_back()
+        if await _resolves(relay, of_relay):
+            await _visit(relay, found.agent.intake.max_message, recipient, of_relay)
+        return of_relay
+
+    looks = [asyncio.ensure_future(look_at(relay)) for relay in found.agent.relays.values()]
+    try:
+        for look in looks:
+            findings.take(await look)
+    finally:
+        for look in looks:
+            look.cancel()
 
 
 async def _resolves(relay: Relay, findings: Findings) -> bool:
     begun = time.monotonic()
-    try:
-        answers = await asyncio.get_running_loop().getaddrinfo(relay.host, relay.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        text = f"relay {relay.name}: {relay.address}: the host's name cannot be resolved: {reason}"
-        findings.bad("relay.dns", text, REMEDIES[FaultKind.DNS])
+    found = await find(relay)
+    if isinstance(found, Fault):
+        findings.bad("relay.dns", f"relay {relay.name}: {found.text}", found.remedy)
         return False
-    addresses = sorted({str(answer[4][0]) for answer in answers})
-    if addresses == [relay.host]:
+    if is_address(relay.host):
         return True
+    addresses = sorted({endpoint.ip for endpoint in found})
     took = time.monotonic() - begun
     text = f"relay {relay.name}: {relay.host} is {', '.join(addresses)}"
     if took > _SLOW:

@@ -142,7 +142,8 @@ async def session_with(
         async with asyncio.timeout(5):
             await played
     finally:
-        transport.abort()
+        if not session._closed.done():
+            transport.abort()
         await session._closed
         server.close()
         await server.wait_closed()
