@@ -1,5 +1,9 @@
-"""How log events are written: for people on a terminal, as JSON elsewhere, with priorities under journald."""
+"""How log events are written: for people on a terminal, as JSON elsewhere, with priorities under journald.
 
+All lines go through one `Sink`: nobody is held up by whoever reads them, or does not.
+"""
+
+import functools
 import logging
 import os
 import sys
@@ -9,10 +13,11 @@ from typing import Any
 
 import orjson
 
-from spoold import event
 from spoold.cli.config import LogSettings
-from spoold.event import structlog
+from spoold.cli.sink import Logger, Sink, Stream
+from spoold.event import log, rebind, structlog
 
+_STDERR = 2
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -24,25 +29,41 @@ def configure(settings: LogSettings) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=not console),
     ]
-    factory: Any
+    sink = _sink()
     if console:
         processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ))
-        factory = structlog.PrintLoggerFactory(sys.stderr)
     else:
         processors.append(
             _json_with_priority if journal else structlog.processors.JSONRenderer(serializer=orjson.dumps)
         )
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
-        logger_factory=factory,
+        logger_factory=lambda *_: Logger(sink),
         cache_logger_on_first_use=True,
     )
-    event.rebind(settings.level)
+    rebind(settings.level, lambda: sink.dropped)
     # watchdog's remarks, on notifications that were lost and the like, are nothing to act on: the regular look makes up.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"watchdog\.")
+
+
+def take_over() -> None:
+    """Let what Python and the libraries write to standard error take the same way, for the rest of the process."""
+    sys.stderr = Stream(_sink(), _descriptor())
+
+
+@functools.cache
+def _sink() -> Sink:
+    """The one of this process."""
+    return Sink(_descriptor(), lambda lines: log("log.dropped", lines=lines))
+
+
+def _descriptor() -> int:
+    try:
+        return sys.stderr.fileno()
+    except (OSError, ValueError):
+        return _STDERR
 
 
 def _is_journal() -> bool:

@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Run until a signal, or, draining, until nothing is left that could be sent now."""
     found = configuration(options)
     log.configure(found.log)
+    log.take_over()
     Spool.complete(found.spool)
     spool = open_spool(found.spool)
     spool.adopt_umask()
