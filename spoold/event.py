@@ -5,6 +5,7 @@ Each event has one level. Fields are plain values; text from outside (replies, f
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +32,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "agent.stopped": ("info", "the agent has ended in order"),
     "agent.failed": ("critical", "the agent ends because it can no longer keep its promises; `error` says why"),
     "agent.recovered": ("warning", "the process before this one was killed; `uncertain` recipients may have been sent"),
+    "agent.migrated": ("info", "an older version's database was brought up to `form`, and kept as it was as `copy`"),
     "agent.reloaded": ("info", "SIGHUP: the configuration was read again; `changed` names what differs"),
     "agent.reload_failed": ("error", "SIGHUP: the new configuration is wrong and the old one stays; `problem`, one line each"),
     "agent.task_failed": ("error", "an internal error, a bug: please report it; the work goes on; `where`, `error`"),
@@ -57,6 +59,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "relay.limit": ("info", "the relay takes fewer recipients in a message than configured; `recipients` is the new limit"),
     "relay.connections": ("info", "the relay refuses more connections; `connections` is the number for the next minute"),
     "notice.failed": ("error", "the summary mail of a `job` that ended could not be written; it is tried again; `error`"),
+    "log.dropped": ("warning", "`lines` of the log could not be written, or found no room, before this one; the work went on"),
     "spool.failed": ("error", "a folder of the spool could not be used; it is tried again; `where`, `error`"),
     "report.failed": ("error", "a report could not be written; it is tried again; `job`, `error`"),
 }  # fmt: skip
@@ -64,18 +67,39 @@ EVENTS: dict[str, tuple[str, str]] = {
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _logger = structlog.get_logger("spoold")
 _unwanted: frozenset[str] = frozenset()
+_unmade = 0
 
 
-def rebind(level: str) -> None:
-    """Log by structlog's present configuration, from `level` on; a bound logger keeps the one that it was first used with."""
-    global _logger, _unwanted
+def _none() -> int:
+    return 0
+
+
+_unwritten: Callable[[], int] = _none
+
+
+def rebind(level: str, unwritten: Callable[[], int] = _none) -> None:
+    """Log by structlog's present configuration, from `level` on; a bound logger keeps the one that it was first used with.
+    `unwritten` tells how many lines it had to drop."""
+    global _logger, _unwanted, _unwritten
+    _unwritten = unwritten
     _logger = structlog.get_logger("spoold")
     below = _LEVELS[: _LEVELS.index(level)]
     _unwanted = frozenset(event for event, (its, _) in EVENTS.items() if its in below)
 
 
 def log(event: str, **fields: Any) -> None:
-    """Log one of `EVENTS` at its level; fields without a value are left out."""
+    """Log one of `EVENTS` at its level; fields without a value are left out. No work depends on it: what cannot be logged is
+    dropped and counted."""
+    global _unmade
     if event in _unwanted:
         return  # there may be thousands a second
-    getattr(_logger, EVENTS[event][0])(event, **{name: value for name, value in fields.items() if value is not None})
+    level = EVENTS[event][0]
+    try:
+        getattr(_logger, level)(event, **{name: value for name, value in fields.items() if value is not None})
+    except Exception:  # noqa: BLE001 - whatever it is, the work goes on
+        _unmade += 1
+
+
+def dropped() -> int:
+    """How many lines could not be logged since the start."""
+    return _unmade + _unwritten()

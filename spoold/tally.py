@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from spoold.core.state import JobState, RecipientState
+from spoold.event import dropped
 from spoold.storage.record import Record
 
 #: What an attempt may end in; the words are those of attempts.jsonl.
@@ -54,7 +55,7 @@ class Histogram:
 class Figures:
     """What the agent counted since its start. `delays` are by relay, in seconds from when a job could first be sent;
     `waits` by the rate's kind: how often, and for how many seconds in all; `intake` counts uploads by result; `reports` are
-    the CPU seconds that writing them took."""
+    the CPU seconds that writing them took; `unlogged` are lines of the log that were dropped."""
 
     attempts: Mapping[tuple[str, RecipientState], int]
     delays: Mapping[str, Histogram]
@@ -63,6 +64,7 @@ class Figures:
     accepted: int
     commits: Histogram
     reports: float
+    unlogged: int
 
 
 class _Distribution:
@@ -152,4 +154,5 @@ class Tally:
             accepted=self._accepted,
             commits=self._commits.histogram(),
             reports=self._reports,
+            unlogged=dropped(),
         )

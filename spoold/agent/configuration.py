@@ -22,6 +22,8 @@ class Configuration:
     limits: Limits = field(default_factory=Limits)
     notify: Address | None = None
     """Who gets a summary mail of each job that ends."""
+    csv_formulas: bool = False
+    """Whether lists for a spreadsheet may have cells that it takes for formulas."""
 
     @property
     def settings(self) -> Settings:

@@ -54,6 +54,7 @@ class Notices:
         *,
         address: Callable[[], Address | None],
         limit: Callable[[], int],
+        formulas: Callable[[], bool],
         zone: Callable[[], ZoneInfo],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -64,6 +65,7 @@ class Notices:
         self._outbox = outbox
         self._address = address
         self._limit = limit
+        self._formulas = formulas
         self._zone = zone
         self._clock = clock
         self._monotonic = monotonic
@@ -160,7 +162,7 @@ class Notices:
             job, heading.description, heading.sender, counts, heading.zone, self._clock(), None, None, None, attempts
         )
         found = failures(
-            recipients_csv(self._ledger, job.id, heading.zone, NAMED),
+            recipients_csv(self._ledger, job.id, heading.zone, NAMED, formulas=self._formulas()),
             sum(counts[state] for state in NAMED),
             min(_ATTACHED, self._limit() // 3),
         )

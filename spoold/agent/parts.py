@@ -69,6 +69,7 @@ class Parts:
                 eta=self._eta,
                 zone=self.zone,
                 spent=tally.reported,
+                formulas=lambda: self.configuration.csv_formulas,
             )
         )
         self._limiter = Limiter(configuration.limits, tats)
@@ -113,6 +114,7 @@ class Parts:
             Outbox(database),
             address=lambda: self.configuration.notify,
             limit=lambda: self.configuration.intake.max_message,
+            formulas=lambda: self.configuration.csv_formulas,
             zone=self.zone,
             clock=clock,
             monotonic=monotonic,

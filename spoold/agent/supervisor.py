@@ -21,10 +21,12 @@ from spoold.event import log
 from spoold.storage.clock import catch_up
 from spoold.storage.database import Database, DatabaseError
 from spoold.storage.manifest import compact_of
+from spoold.storage.owner import require_same
 from spoold.storage.record import JobRow
-from spoold.storage.schema import SCHEMA
+from spoold.storage.schema import VERSION
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
+from spoold.storage.upgrade import open_database
 from spoold.tally import Tally
 
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
@@ -73,14 +75,16 @@ class Supervisor:
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
         self._spool.lock()
-        database = Database(
+        database, copy = open_database(
             self._spool.database,
             on_failure=self._database_failed,
             on_full=self._database_full,
             on_commit=self._tally.committed,
         )
         try:
-            database.start(SCHEMA)
+            require_same(self._spool)
+            if copy is not None:
+                log("agent.migrated", copy=str(copy), form=VERSION)
             await self._serve(database)
         finally:
             await self._loop.run_in_executor(None, database.close)

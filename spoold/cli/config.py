@@ -95,6 +95,7 @@ def read(path: Path) -> Config:
             form.rate, {name: relay.rate for name, relay in form.relays.items() if relay.rate}, form.domain_rates
         ),
         notify=form.notify,
+        csv_formulas=form.report.csv_formulas == "keep",
     )
     return Config(path, base / form.spool, LogSettings(form.log.format, form.log.level), agent)
 

@@ -1,5 +1,6 @@
 """One command, run: arguments in, exit code out. Errors are lines on standard error, never a traceback."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -21,8 +22,7 @@ def invoke(arguments: Sequence[str]) -> int:
     except UserError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        return 1  # whoever reads has seen enough
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -44,6 +44,7 @@ def _causes(error: BaseException) -> Iterator[str]:
 
 
 def _fail(text: str, code: int) -> int:
-    for line in text.splitlines():
-        print(f"spoold: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody can be told
+        for line in text.splitlines():
+            print(f"spoold: {line}", file=sys.stderr)
     return code

@@ -12,10 +12,10 @@ from spoold.cli.command import UsageError, configuration, open_spool
 from spoold.cli.config import LogSettings
 from spoold.core.quantity import parse_duration
 from spoold.storage.archive import Archive
-from spoold.storage.database import Database
-from spoold.storage.schema import SCHEMA
+from spoold.storage.owner import require_owner
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
+from spoold.storage.upgrade import open_database
 
 _PAUSE = 0.1
 
@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from None
     spool = open_spool(configuration(options).spool)
+    if not options.dry_run:
+        require_owner(spool)
     before = time.time() - age
     with Archive(spool) as archive:
         names = archive.ended_before(before)
@@ -70,9 +72,8 @@ def _remove(spool: Spool, before: float, names: list[str]) -> None:
         return
     log.configure(LogSettings("auto", "warning"))
     spool.lock()
-    database = Database(spool.database)
+    database, _ = open_database(spool.database)
     try:
-        database.start(SCHEMA)
         Purge(spool, Store(database)).remove(before, frozenset(names))
     finally:
         database.close()

@@ -14,6 +14,7 @@ from spoold.agent.supervisor import AgentError, Supervisor
 from spoold.cli import config, log
 from spoold.cli.command import configuration, open_spool
 from spoold.storage.database import DatabaseError
+from spoold.storage.owner import require_owner
 from spoold.storage.spooldir import Spool
 
 #: malloc.h
@@ -26,8 +27,10 @@ def run(options: argparse.Namespace) -> int:
     """Run until a signal, or, draining, until nothing is left that could be sent now."""
     found = configuration(options)
     log.configure(found.log)
+    log.take_over()
     Spool.complete(found.spool)
     spool = open_spool(found.spool)
+    require_owner(spool)
     spool.adopt_umask()
     _raise_limits()
     _share_heap()

@@ -96,6 +96,14 @@ def _keep_done(value: object) -> float | None:
         raise ValueError(f"expected {form}; got {shown(value)}") from None
 
 
+class ReportSection(Section):
+    csv_formulas: Literal["escape", "keep"] = key(
+        "What begins with = + - @ in a list for a spreadsheet: escape puts an apostrophe before it, so that it is shown and not"
+        " worked out; keep leaves it as it is.",
+        "escape",
+    )
+
+
 class ConfigForm(Section):
     """The keys of spoold.yaml, with the texts that the manual and the JSON Schema have for them."""
 
@@ -130,4 +138,5 @@ class ConfigForm(Section):
         "Then a finished job's folder is removed; `forever` keeps it.", 30 * 86400.0, written="30d"
     )
     notify: AddressField | None = key("Who gets a summary mail whenever a job ends.", None)
+    report: ReportSection = key("What is written back into a job.", ReportSection())
     log: LogSection = key("How the agent logs, on standard error.", LogSection())

@@ -8,6 +8,7 @@ from datetime import tzinfo
 import orjson
 
 from spoold.core.moment import rfc3339
+from spoold.core.problem import inert_json
 from spoold.core.state import JobState, RecipientState
 from spoold.storage.record import JobRow
 
@@ -72,7 +73,7 @@ class AgentState:
 
 def agent_json(agent: AgentState, zone: tzinfo) -> bytes:
     """The document: agent, relays, uploads that wait, jobs (live ones, and the last that ended)."""
-    return orjson.dumps(
+    document = orjson.dumps(
         {
             "agent": {
                 "version": agent.version,
@@ -102,6 +103,7 @@ def agent_json(agent: AgentState, zone: tzinfo) -> bytes:
         },
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     )
+    return inert_json(document)
 
 
 def _job(job: JobRow, zone: tzinfo) -> dict[str, object]:

@@ -192,6 +192,7 @@ def _counted(agent: AgentState, figures: Figures) -> Iterator[_Family | _Buckets
         [((), figures.commits)],
     )
     yield _counter("spoold_report_cpu_seconds", "CPU that writing the jobs' reports took.", figures.reports)
+    yield _counter("spoold_log_lines_dropped", "Lines of the log that could not be written.", figures.unlogged)
 
 
 def _relays(agent: AgentState, others: Iterable[str]) -> list[str]:

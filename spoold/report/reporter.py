@@ -77,7 +77,8 @@ class _Written:
 
 class Reporter:
     """See the module. `relay_fault` gives the trouble of a job's relay, `eta` when a job would be through at its present
-    speed; `zone` is for jobs that name none; `spent` is told the CPU seconds that all this takes."""
+    speed; `zone` is for jobs that name none; `spent` is told the CPU seconds that all this takes; `formulas` says whether
+    recipients.csv may have cells that a spreadsheet takes for such."""
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Reporter:
         eta: Callable[[int, float | None], float | None],
         zone: Callable[[], ZoneInfo],
         spent: Callable[[float], None],
+        formulas: Callable[[], bool] = lambda: False,
     ) -> None:
         self._spool = spool
         self._store = store
@@ -99,6 +101,7 @@ class Reporter:
         self._eta = eta
         self._zone = zone
         self._spent = spent
+        self._formulas = formulas
         self.press = Press(spool, ledger, spent)
         #: When each job was accepted (an id may be given again) whose last report is written.
         self._ended: OrderedDict[int, float] = OrderedDict()
@@ -315,7 +318,7 @@ class Reporter:
 
     def _write_table(self, paper: Paper, job: JobRow, zone: tzinfo, put: Put) -> None:
         begun = time.thread_time()
-        put("recipients.csv", recipients_csv(self._ledger, job.id, zone))
+        put("recipients.csv", recipients_csv(self._ledger, job.id, zone, formulas=self._formulas()))
         paper.table_at = time.monotonic()
         paper.table_cost = time.thread_time() - begun
 

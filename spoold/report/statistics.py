@@ -7,6 +7,7 @@ from datetime import tzinfo
 import orjson
 
 from spoold.core.moment import rfc3339
+from spoold.core.problem import inert_json
 from spoold.core.state import RecipientState
 from spoold.storage.ledger import ReplyTally
 
@@ -31,7 +32,7 @@ def statistics_json(
             categories[reply.category or "other"] += reply.count
     count, first, last = attempts
     span = last - first if first is not None and last is not None else 0.0
-    return orjson.dumps(
+    document = orjson.dumps(
         {
             "total": sum(counts.values()),
             "states": {state.label: number for state, number in counts.items()},
@@ -68,3 +69,4 @@ def statistics_json(
         },
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     )
+    return inert_json(document)

@@ -7,6 +7,7 @@ from datetime import tzinfo
 import orjson
 
 from spoold.core.moment import for_people, rfc3339
+from spoold.core.problem import inert, inert_json
 from spoold.core.quantity import format_duration
 from spoold.core.state import JobState, RecipientState
 from spoold.storage.record import JobRow
@@ -49,7 +50,7 @@ class Status:
 def status_json(status: Status) -> bytes:
     """The document of CONTRACT §5."""
     job, zone = status.job, status.zone
-    return orjson.dumps(
+    document = orjson.dumps(
         {
             "job": job.name,
             "state": job.state.value,
@@ -70,6 +71,7 @@ def status_json(status: Status) -> bytes:
         },
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     )
+    return inert_json(document)
 
 
 def headline(job: JobRow, zone: tzinfo) -> str:
@@ -118,4 +120,4 @@ def status_text(status: Status) -> bytes:
             if len(problems) > 50:
                 lines.append(f"  … and {len(problems) - 50} more in status.json")
     lines += ["", f"As of {for_people(status.now, zone)}. Recipient by recipient: recipients.csv"]
-    return ("\n".join(lines) + "\n").encode(errors="backslashreplace")
+    return inert("\n".join(lines) + "\n").encode(errors="backslashreplace")

@@ -6,12 +6,14 @@ minute reads in which they lie.
 
 No text in the database has control characters: what comes from outside is refused for them, or made printable, before it is
 written there (`core.recipient.address`, `core.problem.printable`). So none of it can end a row, or be taken for a separator.
+What else cannot be seen is escaped here, and a cell that a spreadsheet would take for a formula gets an apostrophe before it.
 """
 
 from collections.abc import Collection, Iterator
 from datetime import tzinfo
 
 from spoold.core.moment import rfc3339
+from spoold.core.problem import inert, inert_json
 from spoold.core.state import RecipientState
 from spoold.storage.ledger import LAST, Ledger, Wording
 
@@ -22,6 +24,10 @@ COLUMNS = (
 )  # fmt: skip
 _HEADING = ",".join(COLUMNS) + "\r\n"
 _COMMAS = len(COLUMNS) - 1
+#: What a spreadsheet takes for the beginning of a formula; in East Asia the wide forms too.
+_NARROW = "-=+@\t\r"
+_WIDE = "＋－＝＠"
+_APOSTROPHE = "''''||"
 #: ASCII's unit separator.
 _SEPARATOR = "\x1f"
 
@@ -49,8 +55,17 @@ def _quoted(column: str) -> str:
     return f"""iif({column} GLOB '*[",]*', '"' || replace({column}, '"', '""') || '"', {column})"""
 
 
-def _row(*foreign: str) -> str:
-    """A row of recipients.csv; `foreign` are the expressions for what comes from outside."""
+def _guarded(column: str) -> str:
+    """The same, and with an apostrophe where a spreadsheet would take it for a formula."""
+    may_be = f"({_may_be_formula(column)} OR {column} >= '{_WIDE[0]}')"
+    is_one = f"{may_be} AND {column} GLOB '[{_NARROW}{_WIDE}]*'"
+    return f"iif({is_one}, {_quoted(_APOSTROPHE + column)}, {_quoted(column)})"
+
+
+def _row(*foreign: str, mark: bool = False) -> str:
+    """A row of recipients.csv; `foreign` are the expressions for what comes from outside. `mark`: a row with what may be a formula
+    has a comma too many.
+    """
     address, status, diagnostic, remote_mta, category, path = foreign
     label = _by_state({state: state.label for state in RecipientState})
     action = _by_state(DSN_ACTIONS)
@@ -61,7 +76,18 @@ def _row(*foreign: str) -> str:
         f" iif(r.code = 0, NULL, r.code), {diagnostic}, {remote_mta}, {category}, {_moment('r.last_attempt_at')},"
         f" iif({waiting}, '{_SEPARATOR}' || {_moment('r.due_at')} || '{_SEPARATOR}', NULL), {path}"
     )
-    return f"printf('%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},%s,%s\r\n', {cells})"
+    row = f"%d,%s,%s,%d,%s,%s,%s,%s,%s,%s,{_SEPARATOR}%s{_SEPARATOR},%s,%s"
+    if mark:
+        row, cells = (
+            f"{row}%s",
+            f"{cells}, iif({' OR '.join(map(_may_be_formula, (address, diagnostic, remote_mta, path)))}, ',', NULL)",
+        )
+    return f"printf('{row}\r\n', {cells})"
+
+
+def _may_be_formula(column: str) -> str:
+    """By its place among the characters, which SQLite sees at once; most text begins with a letter, a digit or `<`."""
+    return f"{column} < 'A' AND ({column} < '0' OR {column} >= '=')"
 
 
 _FOREIGN = ("r.address", "r.status", "r.diagnostic", "r.remote_mta", "r.category", "m.path")
@@ -72,7 +98,15 @@ def _needs_no_quotes(text: str, rows: int) -> bool:
     return '"' not in text and text.count(",") == rows * _COMMAS
 
 
-_ROW = Wording(_row(*_FOREIGN), _row(*map(_quoted, _FOREIGN)), _needs_no_quotes)
+def _needs_no_guard(text: str, rows: int) -> bool:
+    """The same, and none is taken for a formula."""
+    return _needs_no_quotes(text, rows) and (text.isascii() or not any(f",{char}" in text for char in _WIDE))
+
+
+#: The status and the category are words of ours.
+_GUARDED = tuple((_quoted if column in ("r.status", "r.category") else _guarded)(column) for column in _FOREIGN)
+_ROW = Wording(_row(*_FOREIGN, mark=True), _row(*_GUARDED), _needs_no_guard)
+_ROW_WITH_FORMULAS = Wording(_row(*_FOREIGN), _row(*map(_quoted, _FOREIGN)), _needs_no_quotes)
 
 _JSON = (
     f"""'{{"at":"' || char(31) || {_moment("a.at")} || char(31) || '",' || substr(json_object('line', r.line, 'address',"""
@@ -109,12 +143,19 @@ def _minute(moment: float, zone: tzinfo) -> tuple[int, int, str, str]:
 
 
 def recipients_csv(
-    ledger: Ledger, job_id: int, zone: tzinfo, states: Collection[RecipientState] = tuple(RecipientState)
+    ledger: Ledger,
+    job_id: int,
+    zone: tzinfo,
+    states: Collection[RecipientState] = tuple(RecipientState),
+    *,
+    formulas: bool = False,
 ) -> Iterator[bytes]:
-    """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows."""
+    """RFC 4180, with a header line: all recipients of the job, or those in `states`, in pieces of whole rows. `formulas`: what a
+    spreadsheet takes for such stays as it is.
+    """
     yield _HEADING.encode()
-    for words in ledger.recipient_texts(job_id, _ROW, states):
-        yield _with_moments(words, zone).encode()
+    for words in ledger.recipient_texts(job_id, _ROW_WITH_FORMULAS if formulas else _ROW, states):
+        yield inert(_with_moments(words, zone)).encode()
 
 
 def attempts_jsonl(
@@ -124,7 +165,7 @@ def attempts_jsonl(
     one's id.
     """
     for text, last in ledger.attempt_texts(job_id, after, until, _LINE, lambda moment: _minute(moment, zone)):
-        yield _with_moments(text, zone).encode(), last
+        yield inert_json(_with_moments(text, zone).encode()), last
 
 
 class _Moments(dict[str, str]):

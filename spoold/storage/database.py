@@ -133,7 +133,7 @@ class Database:
         try:
             self._connection = self._open(_WRITER_CACHE)
         except sqlite3.Error as error:
-            raise _told(path, error) from None
+            raise told(path, error) from None
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
 
     def _open(self, cache: int) -> sqlite3.Connection:
@@ -149,7 +149,7 @@ class Database:
             self._check_integrity()
             self._connection.executescript(schema)
         except sqlite3.Error as error:
-            raise _told(self._path, error) from None
+            raise told(self._path, error) from None
         self._thread.start()
 
     def _check_integrity(self) -> None:
@@ -231,7 +231,7 @@ class Database:
         with self._failing:
             if self._failure is not None:
                 return
-            self._failure = _told(self._path, error)
+            self._failure = told(self._path, error)
         self._on_failure(self._failure)
 
     def _run(self) -> None:
@@ -319,7 +319,8 @@ class Database:
             self._loop.call_soon_threadsafe(_resolve_in_loop, ours)
 
 
-def _told(path: Path, error: Exception) -> DatabaseError:
+def told(path: Path, error: Exception) -> DatabaseError:
+    """SQLite's error with what to do about it."""
     advice = _ADVICE if _is_damage(error) else _NO_PLACE if _code(error) == sqlite3.SQLITE_CANTOPEN else ""
     return DatabaseError(f"{path}: {error}{advice}")
 

@@ -10,7 +10,8 @@ job.yaml, of which only the timing counts. The four tallies are kept in the same
 `compact` saves parsing job.yaml (see `core.compact`); a row that is missing is made again. `ended` and `notice` are
 `storage.outbox`'s.
 
-Every version's schema may be applied to the databases of those before it: it only adds tables, and fills them.
+Every version's schema may be applied to the databases of those before it: it only adds tables, and fills them. What it fills it
+empties first, for an older program may have worked on a newer database meanwhile.
 """
 
 VERSION = 4
@@ -125,6 +126,7 @@ CREATE TABLE IF NOT EXISTS time_tally (
     job_id INTEGER NOT NULL, second INTEGER NOT NULL, result TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY (job_id, second, result)
 ) WITHOUT ROWID;
+DELETE FROM time_tally WHERE (SELECT user_version FROM pragma_user_version) < 4;
 INSERT INTO time_tally SELECT job_id, CAST(at AS INTEGER), result, count(*)
     FROM pragma_user_version CROSS JOIN attempt WHERE user_version < 4 GROUP BY 1, 2, 3;
 PRAGMA user_version = {VERSION};

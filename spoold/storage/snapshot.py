@@ -9,6 +9,7 @@ from spoold.core.state import RecipientState
 from spoold.storage.database import Database, DatabaseError, connect
 from spoold.storage.record import id_range
 from spoold.storage.schema import VERSION
+from spoold.storage.upgrade import form_of, refuse_newer
 
 _FAULTS = 20
 
@@ -69,8 +70,10 @@ class Snapshot(Database):
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
+        form = form_of(path)
+        if form is None and not path.exists():
             raise DatabaseError(f"{path}: no agent has ever run on this spool")
+        refuse_newer(path, form)
         self._path = path
         self.commits = 0
         try:
@@ -80,11 +83,10 @@ class Snapshot(Database):
             raise DatabaseError(f"{path}: {error}") from None
         if version != VERSION:
             self._connection.close()
-            than = "an older" if version < VERSION else "a newer"
-            todo = (
-                "start the agent once: it brings it up to date" if version < VERSION else "use that version's program"
+            raise DatabaseError(
+                f"{path}: was written by an older version (form {version}, expected {VERSION});"
+                " start the agent once: it brings it up to date"
             )
-            raise DatabaseError(f"{path}: was written by {than} version (form {version}, expected {VERSION}); {todo}")
 
     def close(self) -> None:
         self._connection.close()

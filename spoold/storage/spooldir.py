@@ -77,8 +77,11 @@ class Spool:
 
     @staticmethod
     def complete(path: FilePath) -> None:
-        """Make the private folder where all the others are, as in a copy of the example spool."""
-        if all((path / name).is_dir() for name in ("tmp", *FOLDERS)):
+        """Make the private folder where all the others are and are this user's, as in a copy of the example spool."""
+        if (
+            all((path / name).is_dir() for name in ("tmp", *FOLDERS))
+            and (path / "active").stat().st_uid == os.geteuid()
+        ):
             with contextlib.suppress(FileExistsError):
                 (path / PRIVATE).mkdir(mode=0o700)
 

@@ -16,6 +16,7 @@ from spoold.cli.command import UsageError, open_spool
 from spoold.cli.config import Config, ConfigError
 from spoold.core.recipient.address import Address, AddressError, parse_address
 from spoold.storage.database import DatabaseError
+from spoold.storage.owner import require_owner
 from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import PRIVATE, Spool, SpoolError
 
@@ -117,6 +118,7 @@ def _may_repair(spool: Spool, findings: Findings) -> bool:
         )
         return False
     try:
+        require_owner(spool)
         spool.lock()
     except SpoolError as error:
         findings.bad(

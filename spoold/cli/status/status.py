@@ -20,7 +20,7 @@ from spoold.cli.status.overview import failures_of, overview
 from spoold.cli.status.page import page
 from spoold.cli.status.view import Agent, Job, enrich, read_job
 from spoold.core.folder import REPORT
-from spoold.core.problem import printable
+from spoold.core.problem import inert_json, printable
 from spoold.core.quantity import format_duration
 from spoold.storage.spooldir import Spool, valid_name
 
@@ -152,7 +152,7 @@ def _state(spool: Spool) -> dict[str, Any]:
 
 def _json(spool: Spool, name: str | None) -> bytes:
     if name is None:
-        return orjson.dumps(_state(spool), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return inert_json(orjson.dumps(_state(spool), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     folder = _folder(spool, name)
     if folder == "new":
         found = {"job": name, "state": "uploading", "waits_for": _waits_for(spool, name)}
