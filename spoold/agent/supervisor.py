@@ -117,6 +117,7 @@ class Supervisor:
             recover, self._spool, parts.store, parts.intake, parts.projector, self._clock(), parts.zone()
         )
         await self._in_thread(parts.notices.recover)
+        await parts.sweep.begin()
         await self._load(parts)
         routines = Routines(
             parts,
@@ -136,6 +137,7 @@ class Supervisor:
             parts.watcher.stop()
             parts.intake.stop()
             parts.orders.close()
+            parts.sweep.stop()
             routines.shutdown()
 
     # --- start ------------------------------------------------------------------------------------------------------

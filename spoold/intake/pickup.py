@@ -6,7 +6,9 @@ the second is finished: it names the file's inode and time, so that a new file o
 the one that it stands for.
 """
 
+import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from spoold.core.completeness import IntakePolicy
@@ -19,11 +21,14 @@ from spoold.failpoint import failpoint
 from spoold.intake.inbox import Upload
 from spoold.storage.draft import Draft
 from spoold.storage.entry import Entry, Kind, NotRegularError
+from spoold.storage.obstacle import set_aside, tolerating
 from spoold.storage.spooldir import Spool, clean_name
 
 SUFFIX = ".eml"
 MAKING = ".pickup-"
 PICKED = ".picked-"
+#: The rest of such a name: inode, time, and the upload's name.
+_PICKED = re.compile(r"[0-9a-f]+-[0-9a-f]+-[^.].*", re.DOTALL)
 NO_JOB = "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one"
 _NO_ENVELOPE = f"{NO_JOB}; or a file NAME.eml that begins with X-Sender and X-Receiver lines"
 
@@ -115,18 +120,23 @@ class Pickups:
         return name
 
     def recover(self) -> None:
-        """Finish or undo what a killed process had begun; before intake looks into new/."""
+        """Finish what a killed process had begun; before intake looks into new/. Raises OSError only for the machine's.
+
+        What it had not finished making is rubbish.
+        """
         files, new = self._spool.files, self._spool.fd("new")
-        for name in self._spool.hidden("new", MAKING):
-            files.remove_tree(new, MAKING + name)
         picked = self._spool.hidden("new", PICKED)
         if not picked:
             return
         entries = [files.stat(new, (name,)) for name in self._spool.jobs("new")]
         standing = {_mark(entry): entry.name for entry in entries if entry is not None}
         for name in picked:
+            if _PICKED.fullmatch(name) is None:
+                set_aside(files, new, PICKED + name)  # nobody's who makes such a folder
+                continue
             mark = PICKED + "-".join(name.split("-", 2)[:2]) + "-"
-            self._finish(PICKED + name, standing.get(mark))
+            with tolerating(functools.partial(set_aside, files, new, PICKED + name)):
+                self._finish(PICKED + name, standing.get(mark))
 
 
 def _mark(entry: Entry) -> str:

@@ -5,7 +5,6 @@ accepted in one commit, and only then moved to where they belong: many small one
 Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,12 @@ from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
 from spoold.intake.batch import Batches, Complete
-from spoold.intake.custody import give_back, remove_rest, set_aside
 from spoold.intake.inbox import Inbox, LargeReadingError, Upload
 from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.intake.salvage import Salvage
 from spoold.intake.settings import Settings
 from spoold.storage.admission import Admission
-from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import Spool
 from spoold.tally import Tally
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -241,28 +240,11 @@ class Intake:
 
     # --- at start ---------------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """Finish or undo what a killed process had begun; before anything else uses the spool."""
+    def recover(self) -> list[int]:
+        """Finish or undo what a killed process had begun; before anything else uses the spool.
+
+        Returns the jobs whose reports are still to be written.
+        """
         self._admission.discard_unaccepted()
         self._pickups.recover()
-        spool = self._spool
-        for name in spool.hidden("new", TAKEN):
-            with contextlib.suppress(OSError):
-                spool.files.remove_tree(spool.fd("new"), TAKEN + name)
-        claims = spool.hidden("new", CLAIM)
-        for name in sorted({*claims, *spool.hidden("active", TAKE)}):
-            claimed = spool.files.stat(spool.fd("new"), (CLAIM + name,))
-            job = self._admission.claimed_by(name, claimed.inode if claimed else 0)
-            if job is None:
-                give_back(spool, name)
-                continue
-            if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
-                spool.move(TAKE + name, "active", job[1].folder, job[0])
-            set_aside(spool, name, job[0])
-            spool.files.sync(spool.fd("new"))
-            with contextlib.suppress(OSError):
-                remove_rest(spool, job[0])
-        for job_id in self._admission.unsettled():
-            # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
-            self._report(job_id)
-        self._admission.settle()
+        return Salvage(self._spool, self._admission, self._report).run()
