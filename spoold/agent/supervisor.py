@@ -64,6 +64,7 @@ class Supervisor:
         self._service_manager = ServiceManager()
         self._tally = Tally()
         self._failure: str | None = None
+        self._database_lost = False
         self._state = "running"
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -72,6 +73,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
+        self._spool.check_mounts()
         self._spool.lock()
         database = Database(
             self._spool.database,
@@ -82,6 +84,10 @@ class Supervisor:
         try:
             database.start(SCHEMA)
             await self._serve(database)
+        except Exception:
+            if not self._spool.is_gone:
+                raise
+            self._lose_spool()  # whatever it was that noticed first
         finally:
             await self._loop.run_in_executor(None, database.close)
             if self._parts is not None:
@@ -123,6 +129,7 @@ class Supervisor:
             parts,
             self._service_manager,
             state=lambda: self._state,
+            gone=self._lose_spool,
             clock=self._clock,
             monotonic=self._monotonic,
             reserve=self._reserve,
@@ -225,7 +232,7 @@ class Supervisor:
 
     async def _record_outcomes(self, parts: Parts) -> None:
         """The last outcomes may be on their way to the database; what is written behind them is written after them."""
-        if self._failure is None:
+        if not self._database_lost:
             with contextlib.suppress(TimeoutError):  # a full disk: they become *uncertain* at the next start
                 async with asyncio.timeout(_RECORD_WITHIN):
                     await parts.store.alive()
@@ -251,8 +258,19 @@ class Supervisor:
 
     def _database_failed(self, error: Exception) -> None:
         """Nothing can be recorded any more: end. From the database's thread."""
-        self._failure = f"the database failed and nothing more is sent: {error}; the next start recovers"
+        failure = f"the database failed and nothing more is sent: {error}; the next start recovers"
+        self._database_lost = True
+        self._failure = self._failure or (self._told_gone() if self._spool.is_gone else failure)
         self._soon(self._fail)
+
+    def _lose_spool(self) -> None:
+        """The spool is not where it was: nobody could find what would be written, nor start where it is now."""
+        if self._failure is None:
+            self._failure = self._told_gone()
+            self._fail()
+
+    def _told_gone(self) -> str:
+        return f"the spool is gone: {self._spool.path} was moved, removed or unmounted; put it back, or configure where it is"
 
     def _fail(self) -> None:
         log("agent.failed", error=self._failure)
