@@ -44,6 +44,7 @@ class Pickups:
         entry = self._spool.files.stat(self._spool.fd("new"), (upload.name,))
         if entry is None or entry.kind is not Kind.FILE or not upload.name.lower().endswith(SUFFIX):
             return NO_JOB
+        upload.meet(entry.inode)
         seen = hash((*entry.fingerprint, entry.ctime_ns))
         if seen != upload.tree:
             at_rest = 0.0 if upload.tree else max(0.0, self._clock() - entry.ctime_ns / 1e9)

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
-from spoold.intake.batch import Batches, Complete
-from spoold.intake.custody import give_back, remove_rest, set_aside
+from spoold.intake.batch import REMOVED, Batches, Complete
+from spoold.intake.claim import give_back, plain_name, remove_rest, set_aside
 from spoold.intake.inbox import Inbox, LargeReadingError, Upload
 from spoold.intake.pickup import NO_JOB, Pickups
 from spoold.intake.settings import Settings
 from spoold.storage.admission import Admission
-from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool
 from spoold.tally import Tally
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -77,15 +77,16 @@ class Intake:
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 
-    def hint(self, name: str, *, renamed_in: bool = False) -> None:
-        """The upload `name` came, by a rename from outside new/ or otherwise, or has gone."""
+    def hint(self, name: str, *, renamed_in: bool | None = None) -> None:
+        """The upload `name` came, by a rename from outside new/, or otherwise, or has gone; None: it stirred."""
         if renamed_in:
             self._renamed.add(name)
-        else:
+        elif renamed_in is not None:
             self._renamed.discard(name)
         upload = self._uploads.get(name)
         if upload is not None:
-            upload.renamed_in = upload.renamed_in or renamed_in
+            if renamed_in is not None:
+                upload.renamed_in = upload.arrived = renamed_in
             upload.look_at = 0.0
 
     def scan(self) -> float | None:
@@ -99,6 +100,7 @@ class Intake:
         for upload in list(self._uploads.values()):
             if upload.name not in names and not upload.busy and upload.finish is None:
                 self._uploads.pop(upload.name, None)
+                self._inbox.forget(upload.folder)
         for name in names - self._uploads.keys():
             self._uploads[name] = Upload(name, now, now, name in self._renamed)
             log("upload.seen", upload=printable(name))
@@ -186,6 +188,7 @@ class Intake:
         else:
             # The next folder of this name has to show by itself how it came.
             self._renamed.discard(upload.name)
+            self._inbox.remember(complete.seen, renamed_in=upload.renamed_in)
         return complete
 
     def _look(self, upload: Upload) -> Complete | None:
@@ -237,6 +240,7 @@ class Intake:
     def _enlisted(self, batch: list[Complete]) -> None:
         for one in batch:
             self._uploads.pop(one.upload.name, None)
+            self._inbox.forget(one.seen.folder)
         self._accepted([one.job.job_id for one in batch if not one.job.state.final])
 
     # --- at start ---------------------------------------------------------------------------------------------------
@@ -252,16 +256,19 @@ class Intake:
         claims = spool.hidden("new", CLAIM)
         for name in sorted({*claims, *spool.hidden("active", TAKE)}):
             claimed = spool.files.stat(spool.fd("new"), (CLAIM + name,))
-            job = self._admission.claimed_by(name, claimed.inode if claimed else 0)
+            job = self._admission.claimed_by(plain_name(name), claimed.inode if claimed else None)
             if job is None:
-                give_back(spool, name)
+                if give_back(spool, name) is None:
+                    log("upload.problem", upload=printable(plain_name(name)), problem=REMOVED)
                 continue
-            if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
+            taken = spool.files.stat(spool.fd("active"), (TAKE + name,))
+            if taken is not None and spool.find(job[0], FOLDERS[1:]) is None:
                 spool.move(TAKE + name, "active", job[1].folder, job[0])
-            set_aside(spool, name, job[0])
+            rest = set_aside(spool, name, job[0])
             spool.files.sync(spool.fd("new"))
             with contextlib.suppress(OSError):
-                remove_rest(spool, job[0])
+                if rest is not None:
+                    remove_rest(spool, rest)
         for job_id in self._admission.unsettled():
             # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
             self._report(job_id)

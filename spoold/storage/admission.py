@@ -237,11 +237,15 @@ class Admission:
             )
             return [row[0] for row in found]
 
-    def claimed_by(self, upload: str, claim: int) -> tuple[str, JobState] | None:
-        """(name, state) of the accepted job whose upload, of this name and inode, may still be in the way."""
+    def claimed_by(self, upload: str, claim: int | None) -> tuple[str, JobState] | None:
+        """(name, state) of the accepted job whose upload, of this name and inode, may still be in the way.
+
+        Without the inode, where the upload was removed by its owner, of the last one of this name.
+        """
         with self._database.reading() as reader:
             row = reader.execute(
-                "SELECT j.name, j.state FROM job j WHERE j.accepted AND j.claim = ? AND j.upload = ?",
+                "SELECT j.name, j.state FROM job j WHERE j.accepted AND j.claim = ifnull(?, j.claim) AND j.upload = ?"
+                " ORDER BY j.id DESC",
                 (claim, os.fsencode(upload)),
             ).fetchone()
         return None if row is None else (row[0], JobState(row[1]))
