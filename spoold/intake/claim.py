@@ -23,7 +23,8 @@ from spoold.storage.tree import Tree
 _NAME_LIMIT = 230
 #: What a name is given in front where something else has its hidden names already.
 _MARK = re.compile("~[0-9a-f]{8}~")
-_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+#: How a rename fails where something else has the name.
+IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 _HIDDEN = (("new", CLAIM), ("active", TAKE))
 
 
@@ -39,7 +40,7 @@ def claim(spool: Spool, name: str) -> str:
             try:
                 spool.files.rename(spool.fd("new"), name, spool.fd("new"), CLAIM + key)
             except OSError as error:
-                if error.errno not in _IN_THE_WAY:
+                if error.errno not in IN_THE_WAY:
                     raise
             else:
                 failpoint("claim-renamed")
@@ -100,7 +101,7 @@ def give_back(spool: Spool, name: str, *, copied: bool | None = None) -> str | N
             try:
                 spool.move(CLAIM + name, "new", "new", back)
             except OSError as error:
-                if error.errno not in _IN_THE_WAY:
+                if error.errno not in IN_THE_WAY:
                     raise
             else:
                 return back
@@ -133,7 +134,7 @@ def set_aside(spool: Spool, name: str, job: str) -> str | None:
         try:
             spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + rest)
         except OSError as error:
-            if error.errno not in _IN_THE_WAY:
+            if error.errno not in IN_THE_WAY:
                 raise
             rest = marked(job)
         else:

@@ -175,6 +175,7 @@ class Inbox:
         now = self._monotonic()
         folder = os.fstat(root)
         upload.owner = folder.st_uid
+        arrived = bool(upload.arrived)
         upload.meet(folder.st_ino)
         try:
             found = self._files.walk(
@@ -198,7 +199,7 @@ class Inbox:
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
             upload.time_limit = TimeLimit(self._monotonic)
-        vanished = self._vanished(upload, entries)
+        vanished = self._vanished(upload, entries, arrived=arrived)
         unread = frozenset[str]()
         try:
             with upload.time_limit.within(self.policy.max_time):
@@ -210,13 +211,14 @@ class Inbox:
             verdict = Verdict(Rule.STALE, errors=(str(error),))
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
 
-    def _vanished(self, upload: Upload, entries: Mapping[str, Entry]) -> str | None:
+    def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
         """A file that vanished while the upload was being taken. How it came counts only while it is what came."""
         whole = self._whole.get(upload.folder)
         if whole is None:
             return None
         if whole.is_other(entries):
             self.forget(upload.folder)
+            upload.renamed_in = arrived
             return None
         upload.renamed_in = whole.renamed_in and not whole.changed(entries)
         return whole.vanished(entries)
