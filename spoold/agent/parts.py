@@ -148,7 +148,7 @@ class Parts:
 
     # --- wires ------------------------------------------------------------------------------------------------------
 
-    def _stirred(self, upload: str, renamed_in: bool) -> None:
+    def _stirred(self, upload: str, renamed_in: bool | None) -> None:
         self.intake.hint(upload, renamed_in=renamed_in)
         self.scan_now.set()
 

@@ -18,8 +18,9 @@ from spoold.core.manifest import DEFAULT_MESSAGE
 from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
+from spoold.intake.claim import IN_THE_WAY, marked, plain_name
 from spoold.intake.inbox import Upload
-from spoold.storage.draft import Draft
+from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.entry import Entry, Kind, NotRegularError
 from spoold.storage.obstacle import set_aside, tolerating
 from spoold.storage.spooldir import Spool, clean_name
@@ -49,6 +50,7 @@ class Pickups:
         entry = self._spool.files.stat(self._spool.fd("new"), (upload.name,))
         if entry is None or entry.kind is not Kind.FILE or not upload.name.lower().endswith(SUFFIX):
             return NO_JOB
+        upload.meet(entry.inode)
         seen = hash((*entry.fingerprint, entry.ctime_ns))
         if seen != upload.tree:
             at_rest = 0.0 if upload.tree else max(0.0, self._clock() - entry.ctime_ns / 1e9)
@@ -87,8 +89,11 @@ class Pickups:
             now = files.stat(new, entry.path)
             if now is None or now.fingerprint != entry.fingerprint:
                 return None
-            picked = _mark(entry) + clean_name(os.path.splitext(entry.name)[0])
-            draft.publish(new, picked)
+            name = clean_name(os.path.splitext(entry.name)[0])
+            try:
+                draft.publish(new, picked := _mark(entry) + name)
+            except NameTakenError:  # by whoever it be: it is left alone
+                draft.publish(new, picked := _mark(entry) + marked(name))
         failpoint("pickup-renamed")
         return self._finish(picked, entry.name, pickup)
 
@@ -106,11 +111,19 @@ class Pickups:
             files.unlink(new, name)
             files.sync(new)
         failpoint("pickup-removed")
-        upload = self._free_name(picked.split("-", 3)[3])
-        if pickup is not None and pickup.problems:
-            self.errors[upload] = tuple(map(str, pickup.problems))
-        self._spool.move(picked, "new", "new", upload)
-        return upload
+        wanted = plain_name(picked.split("-", 3)[3])
+        while True:
+            upload = self._free_name(wanted)
+            if pickup is not None and pickup.problems:
+                self.errors[upload] = tuple(map(str, pickup.problems))
+            try:
+                self._spool.move(picked, "new", "new", upload)
+            except OSError as error:
+                self.errors.pop(upload, None)
+                if error.errno not in IN_THE_WAY:
+                    raise
+            else:
+                return upload
 
     def _free_name(self, wanted: str) -> str:
         name, number = wanted, 1

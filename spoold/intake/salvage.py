@@ -10,8 +10,9 @@ from collections.abc import Callable
 from spoold.core.problem import printable
 from spoold.core.state import JobState
 from spoold.event import log
-from spoold.intake.custody import give_back
-from spoold.intake.custody import set_aside as put_away
+from spoold.intake.batch import REMOVED
+from spoold.intake.claim import give_back, plain_name
+from spoold.intake.claim import set_aside as put_away
 from spoold.storage.admission import Admission
 from spoold.storage.obstacle import rename_over, set_aside, text_of, tolerating
 from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, Spool
@@ -49,12 +50,13 @@ class Salvage:
         new, active = spool.fd("new"), spool.fd("active")
         claimed = spool.files.stat(new, (CLAIM + name,))
         taken = spool.files.stat(active, (TAKE + name,))
-        job = None if claimed is None else self._admission.claimed_by(name, claimed.inode)
+        job = None if claimed is None else self._admission.claimed_by(plain_name(name), claimed.inode)
         its_claim = job is not None
         if job is None and taken is not None:
             job = self._unplaced(name)
         if job is None:
-            give_back(spool, name)
+            if give_back(spool, name) is None:
+                log("upload.problem", upload=printable(plain_name(name)), problem=REMOVED)
             return
         if taken is not None:
             folder = job[1].folder
@@ -68,7 +70,7 @@ class Salvage:
 
     def _unplaced(self, name: str) -> tuple[str, JobState] | None:
         """The accepted job of this upload whose folder stands nowhere: somebody removed what was left of the upload."""
-        job = self._admission.claimed_by(name, None)
+        job = self._admission.claimed_by(plain_name(name), None)
         return job if job is not None and self._spool.find(job[0], FOLDERS[1:]) is None else None
 
     def _tell(self) -> list[int]:

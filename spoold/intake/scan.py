@@ -76,15 +76,16 @@ class Intake:
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 
-    def hint(self, name: str, *, renamed_in: bool = False) -> None:
-        """The upload `name` came, by a rename from outside new/ or otherwise, or has gone."""
+    def hint(self, name: str, *, renamed_in: bool | None = None) -> None:
+        """The upload `name` came, by a rename from outside new/, or otherwise, or has gone; None: it stirred."""
         if renamed_in:
             self._renamed.add(name)
-        else:
+        elif renamed_in is not None:
             self._renamed.discard(name)
         upload = self._uploads.get(name)
         if upload is not None:
-            upload.renamed_in = upload.renamed_in or renamed_in
+            if renamed_in is not None:
+                upload.renamed_in = upload.arrived = renamed_in
             upload.look_at = 0.0
 
     def scan(self) -> float | None:
@@ -98,6 +99,7 @@ class Intake:
         for upload in list(self._uploads.values()):
             if upload.name not in names and not upload.busy and upload.finish is None:
                 self._uploads.pop(upload.name, None)
+                self._inbox.forget(upload.folder)
         for name in names - self._uploads.keys():
             self._uploads[name] = Upload(name, now, now, name in self._renamed)
             log("upload.seen", upload=printable(name))
@@ -185,6 +187,7 @@ class Intake:
         else:
             # The next folder of this name has to show by itself how it came.
             self._renamed.discard(upload.name)
+            self._inbox.remember(complete.seen, renamed_in=upload.renamed_in)
         return complete
 
     def _look(self, upload: Upload) -> Complete | None:
@@ -236,6 +239,7 @@ class Intake:
     def _enlisted(self, batch: list[Complete]) -> None:
         for one in batch:
             self._uploads.pop(one.upload.name, None)
+            self._inbox.forget(one.seen.folder)
         self._accepted([one.job.job_id for one in batch if not one.job.state.final])
 
     # --- at start ---------------------------------------------------------------------------------------------------
