@@ -61,6 +61,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "notice.failed": ("error", "the summary mail of a `job` that ended could not be written; it is tried again; `error`"),
     "log.dropped": ("warning", "`lines` of the log could not be written, or found no room, before this one; the work went on"),
     "spool.failed": ("error", "a folder of the spool could not be used; it is tried again; `where`, `error`"),
+    "spool.set_aside": (
+        "warning",
+        "something stood in the way of the agent's own work and was renamed; `where` it was, its `kind`, its name `now`, `error`",
+    ),
     "report.failed": ("error", "a report could not be written; it is tried again; `job`, `error`"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ Looks at every live job's folder about once a second; one look costs one stat, a
 as nothing in the folder changed.
 """
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from spoold.core.document.reader import READ_BYTES
 from spoold.core.folder import CANCEL, HOLD, MANIFEST, RETRY
 from spoold.storage.entry import Kind, NotRegularError
+from spoold.storage.obstacle import clear, tolerating
 from spoold.storage.spooldir import FOLDERS, Spool
 
 #: In the file RETRY this word asks for the *uncertain* recipients too.
@@ -40,6 +42,8 @@ class _Seen:
     folder: tuple[int, int] | None = None
     manifest: tuple[int, int, int] | None = None
     asked: Signal | None = None
+    obeyed: int | None = None
+    """The inode of a RETRY that was obeyed and cannot be removed."""
     missing: bool = False
 
 
@@ -59,7 +63,10 @@ class Control:
         signals = []
         for job_id, name, folder in jobs:
             seen = self._seen.setdefault(job_id, _Seen(folder))
-            signal = self._look(job_id, name, folder, seen, now, manifests=manifests)
+            try:
+                signal = self._look(job_id, name, folder, seen, now, manifests=manifests)
+            except OSError:
+                signal = seen.asked
             if signal is not None:
                 signals.append(signal)
         return signals
@@ -79,10 +86,7 @@ class Control:
         identity = (status.st_ino, status.st_mtime_ns)
         if identity == seen.folder and (not manifests or self._manifest_identity(seen, name) == seen.manifest):
             return seen.asked
-        try:
-            signal, manifest = self._read(job_id, name, seen)
-        except OSError:
-            return seen.asked
+        signal, manifest = self._read(job_id, name, seen)
         if now - status.st_mtime > _RECENT:
             seen.folder = identity
         seen.manifest = manifest
@@ -115,31 +119,56 @@ class Control:
     def _read(self, job_id: int, name: str, seen: _Seen) -> tuple[Signal, tuple[int, int, int] | None]:
         files = self._spool.files
         with self._spool.job(seen.place, name) as root:
-            present = {control for control in (CANCEL, HOLD, RETRY) if files.stat(root, (control,)) is not None}
-            uncertain = RETRY in present and self._asks_uncertain(root)
+            present = {control for control in (CANCEL, HOLD) if self._stands(root, control)}
+            retry = self._retry(root)
+            asks = retry is not None and retry != seen.obeyed
+            uncertain = asks and self._asks_uncertain(root)
             entry = files.stat(root, (MANIFEST,))
             identity = None if entry is None else (entry.inode, entry.size, entry.mtime_ns)
             manifest = None
             if identity != seen.manifest and entry is not None and entry.kind is Kind.FILE:
                 try:
                     manifest = files.read_small(root, (MANIFEST,), READ_BYTES)
+                except PermissionError:
+                    pass  # somebody's who lets nobody read it: as long as it stays so, the old one counts
                 except (NotRegularError, FileNotFoundError):
                     identity = None
-        return Signal(
-            job_id, CANCEL in present, HOLD in present, RETRY in present, uncertain, manifest=manifest
-        ), identity
+        return Signal(job_id, CANCEL in present, HOLD in present, asks, uncertain, manifest=manifest), identity
+
+    def _stands(self, root: int, control: str) -> bool:
+        try:
+            return self._spool.files.stat(root, (control,)) is not None
+        except PermissionError:
+            return True  # a mount of somebody who lets nobody look at it
+
+    def _retry(self, root: int) -> int | None:
+        """The inode of RETRY, if there is one."""
+        try:
+            entry = self._spool.files.stat(root, (RETRY,))
+        except PermissionError:
+            return None  # as above; this one could not be removed either
+        return None if entry is None else entry.inode
 
     def _asks_uncertain(self, root: int) -> bool:
-        entry = self._spool.files.stat(root, (RETRY,))
-        if entry is None or entry.kind is not Kind.FILE:
+        try:
+            return UNCERTAIN.encode() in self._spool.files.read_small(root, (RETRY,), 100)
+        except (OSError, NotRegularError):
             return False
-        return UNCERTAIN.encode() in self._spool.files.read_small(root, (RETRY,), 100)
 
     def remove_retry(self, job_id: int, name: str) -> None:
         """RETRY was obeyed."""
-        self._seen.pop(job_id, None)
+        seen = self._seen.pop(job_id, None)
         for place in _KNOWN:
-            if self._spool.files.stat(self._spool.fd(place), (name, RETRY)) is not None:
-                with self._spool.job(place, name) as root:
-                    self._spool.files.remove_tree(root, RETRY)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._spool.job(place, name) as root:
+                if self._retry(root) is None:
+                    continue
+                with tolerating(lambda _: None):
+                    clear(self._spool.files, root, RETRY)
+                self._remember(job_id, seen, root)
                 return
+
+    def _remember(self, job_id: int, seen: _Seen | None, root: int) -> None:
+        """Keep in mind a RETRY that is still there: nobody obeys it again."""
+        left = self._retry(root)
+        if left is not None and seen is not None:
+            self._seen[job_id] = _Seen(seen.place, obeyed=left)

@@ -35,7 +35,9 @@ _EVERY = 1.0
 #: Seconds until a summary that could not be written is tried again.
 _AFTER_ERROR = 30.0
 #: What is made in tmp/: no job's name begins with a dot, so nobody else's folder is called like this.
-_MAKING = ".notice"
+_DRAFT = ".notice"
+#: How its name begins; what a killed process left is removed at the next start.
+MAKING = f".{_DRAFT}."
 #: At most so many bytes of recipients are attached, and at most a part of what a message may have.
 _ATTACHED = 1_000_000
 _REASONS = 100
@@ -89,9 +91,7 @@ class Notices:
 
     def recover(self) -> None:
         """Before intake looks into new/: find out what a killed process had written."""
-        files, tmp = self._spool.files, self._spool.fd("tmp")
-        for name in self._spool.hidden("tmp", f".{_MAKING}."):
-            files.remove_tree(tmp, f".{_MAKING}.{name}")
+        files = self._spool.files
         for ended in self._outbox.pending():
             if ended.upload is not None and files.stat(self._spool.fd("new"), (ended.upload,)) is not None:
                 self._again[ended.job_id] = float("inf")
@@ -144,7 +144,7 @@ class Notices:
             "description": f"how {job.name} ended",
             "allow_duplicate": True,
         }
-        with Draft(files, self._spool.fd("tmp"), _MAKING) as draft:
+        with Draft(files, self._spool.fd("tmp"), _DRAFT) as draft:
             draft.add((DEFAULT_MESSAGE,), [message])
             draft.add((MANIFEST,), [manifest_text(manifest).encode()])
             draft.seal()

@@ -16,6 +16,7 @@ from spoold.delivery.job import LiveJob
 from spoold.event import log
 from spoold.report.projector import Projector
 from spoold.storage.manifest import compact_of
+from spoold.storage.obstacle import text_of
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
@@ -46,6 +47,7 @@ class Orders:
         self._clock = clock
         self._defaults = defaults
         self._round = -1
+        self._troubles: dict[int, str] = {}
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="control")
 
     def close(self) -> None:
@@ -58,6 +60,7 @@ class Orders:
         everybody = self._round % _EVERYBODY == 0
         if everybody:
             self._control.forget(self._dispatcher.jobs.keys())
+            self._troubles = {job: told for job, told in self._troubles.items() if job in self._dispatcher.jobs}
         jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]
         await self._look(jobs, now, manifests=everybody)
 
@@ -72,7 +75,18 @@ class Orders:
             self._threads, functools.partial(self._control.look, jobs, now, manifests=manifests)
         )
         for found in await look:
-            await self._obey(found)
+            try:
+                await self._obey(found)
+            except OSError as error:  # it is told again at the next look
+                self._tell(found.job_id, text_of(error))
+            else:
+                self._troubles.pop(found.job_id, None)
+
+    def _tell(self, job_id: int, trouble: str) -> None:
+        """Of each job's trouble once: the others' orders wait for nobody's."""
+        if self._troubles.get(job_id) != trouble and (job := self._dispatcher.jobs.get(job_id)) is not None:
+            log("spool.failed", where=f"control files of {job.name}", error=trouble)
+        self._troubles[job_id] = trouble
 
     async def _obey(self, found: Signal) -> None:
         job = self._dispatcher.jobs.get(found.job_id)

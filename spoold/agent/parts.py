@@ -12,6 +12,7 @@ from spoold.agent.configuration import Configuration
 from spoold.agent.notice import Notices
 from spoold.agent.order import Orders
 from spoold.agent.survey import Survey
+from spoold.agent.sweep import Sweep
 from spoold.core.terms import terms_of
 from spoold.delivery.body import BodyReader
 from spoold.delivery.dispatcher import Dispatcher
@@ -107,6 +108,7 @@ class Parts:
             clock=clock,
             defaults=lambda: self.configuration.defaults,
         )
+        self.sweep = Sweep(spool)
         self.notices = Notices(
             spool,
             self.store,
@@ -148,7 +150,7 @@ class Parts:
 
     # --- wires ------------------------------------------------------------------------------------------------------
 
-    def _stirred(self, upload: str, renamed_in: bool) -> None:
+    def _stirred(self, upload: str, renamed_in: bool | None) -> None:
         self.intake.hint(upload, renamed_in=renamed_in)
         self.scan_now.set()
 

@@ -6,6 +6,7 @@ only the agent's user can write; it is removed when it was obeyed.
 """
 
 import contextlib
+import functools
 import secrets
 import time
 from collections.abc import Callable, Collection
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection
 import orjson
 
 from spoold.event import log
+from spoold.storage.obstacle import set_aside, text_of, tolerating
 from spoold.storage.spooldir import PRIVATE, Spool
 from spoold.storage.store import Store
 
@@ -36,14 +38,21 @@ class Purge:
             if self._spool.find(name, ("active", "deferred")) is not None:
                 continue  # its last report is being written; then it moves to done/
             try:
-                self._spool.files.remove_tree(self._spool.fd("done"), name)
+                with tolerating(functools.partial(self._leave, name)):
+                    self._spool.files.remove_tree(self._spool.fd("done"), name)
             except OSError as error:
-                log("job.remove_failed", job=name, error=f"{error.strerror} ({error.filename})")
+                log("job.remove_failed", job=name, error=text_of(error))
                 continue
             self._store.forget(job_id)
             log("job.removed", job=name)
             removed.append(name)
         return removed
+
+    def _leave(self, name: str, error: Exception) -> None:
+        """What others put into the job's folder and the agent may not remove is no reason to keep the job."""
+        files, done = self._spool.files, self._spool.fd("done")
+        if set_aside(files, done, name, error) is None and files.stat(done, (name,)) is not None:
+            raise error
 
     def obey(self) -> None:
         """Do what requests ask for."""

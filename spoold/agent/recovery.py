@@ -24,7 +24,7 @@ def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, no
     uncertain = store.recover(now, holding, UNCERTAIN_REST)
     if uncertain:
         log("agent.recovered", uncertain=uncertain)
-    intake.recover()
+    late = intake.recover()
     # Three listings instead of some looks for every job there is. Several folders of one name are nobody's doing but a
     # person's; the first is meant, as in `Spool.find`.
     stand: dict[str, str] = {}
@@ -33,4 +33,8 @@ def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, no
             stand.setdefault(name, folder)
     for job_id, name, state in store.places():
         if stand.get(name, state.folder) != state.folder:
-            projector.write(job_id)
+            try:
+                projector.write(job_id)
+            except OSError:
+                late.append(job_id)  # told of
+    projector.refresh(late)

@@ -31,8 +31,8 @@ _REQUESTS_EVERY = 1.0
 
 
 class Routines:
-    """See the module. `state` gives the agent's in a word; `clock` POSIX seconds, `monotonic` seconds that no one sets; below
-    `reserve` free bytes nothing is sent."""
+    """See the module. `state` gives the agent's in a word; `gone` is told once that the spool is not where it was; `clock` gives
+    POSIX seconds, `monotonic` seconds that no one sets; below `reserve` free bytes nothing is sent."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Routines:
         service_manager: ServiceManager,
         *,
         state: Callable[[], str],
+        gone: Callable[[], None],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         reserve: int,
@@ -47,6 +48,7 @@ class Routines:
         self._parts = parts
         self._service_manager = service_manager
         self._state = state
+        self._gone = gone
         self._clock = clock
         self._monotonic = monotonic
         self._reserve = reserve
@@ -120,6 +122,9 @@ class Routines:
     async def _look_at_controls(self) -> None:
         while True:
             await asyncio.sleep(_CONTROL_EVERY)
+            if self._parts.spool.is_gone:
+                self._gone()
+                return
             with self._tolerant("control files"):
                 await self._parts.orders.obey()
 

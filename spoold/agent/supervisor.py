@@ -66,6 +66,7 @@ class Supervisor:
         self._service_manager = ServiceManager()
         self._tally = Tally()
         self._failure: str | None = None
+        self._database_lost = False
         self._state = "running"
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -74,6 +75,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
+        self._spool.check_mounts()
         self._spool.lock()
         database, copy = open_database(
             self._spool.database,
@@ -86,6 +88,10 @@ class Supervisor:
             if copy is not None:
                 log("agent.migrated", copy=str(copy), form=VERSION)
             await self._serve(database)
+        except Exception:
+            if not self._spool.is_gone:
+                raise
+            self._lose_spool()  # whatever it was that noticed first
         finally:
             await self._loop.run_in_executor(None, database.close)
             if self._parts is not None:
@@ -121,11 +127,13 @@ class Supervisor:
             recover, self._spool, parts.store, parts.intake, parts.projector, self._clock(), parts.zone()
         )
         await self._in_thread(parts.notices.recover)
+        await parts.sweep.begin()
         await self._load(parts)
         routines = Routines(
             parts,
             self._service_manager,
             state=lambda: self._state,
+            gone=self._lose_spool,
             clock=self._clock,
             monotonic=self._monotonic,
             reserve=self._reserve,
@@ -140,6 +148,7 @@ class Supervisor:
             parts.watcher.stop()
             parts.intake.stop()
             parts.orders.close()
+            parts.sweep.stop()
             routines.shutdown()
 
     # --- start ------------------------------------------------------------------------------------------------------
@@ -228,7 +237,7 @@ class Supervisor:
 
     async def _record_outcomes(self, parts: Parts) -> None:
         """The last outcomes may be on their way to the database; what is written behind them is written after them."""
-        if self._failure is None:
+        if not self._database_lost:
             with contextlib.suppress(TimeoutError):  # a full disk: they become *uncertain* at the next start
                 async with asyncio.timeout(_RECORD_WITHIN):
                     await parts.store.alive()
@@ -254,8 +263,19 @@ class Supervisor:
 
     def _database_failed(self, error: Exception) -> None:
         """Nothing can be recorded any more: end. From the database's thread."""
-        self._failure = f"the database failed and nothing more is sent: {error}; the next start recovers"
+        failure = f"the database failed and nothing more is sent: {error}; the next start recovers"
+        self._database_lost = True
+        self._failure = self._failure or (self._told_gone() if self._spool.is_gone else failure)
         self._soon(self._fail)
+
+    def _lose_spool(self) -> None:
+        """The spool is not where it was: nobody could find what would be written, nor start where it is now."""
+        if self._failure is None:
+            self._failure = self._told_gone()
+            self._fail()
+
+    def _told_gone(self) -> str:
+        return f"the spool is gone: {self._spool.path} was moved, removed or unmounted; put it back, or configure where it is"
 
     def _fail(self) -> None:
         log("agent.failed", error=self._failure)

@@ -63,6 +63,8 @@ class Look:
     renamed_in: bool = False
     unchanged_for: float = 0.0
     """Seconds since anything in the tree changed, as far as known."""
+    vanished: str | None = None
+    """A file that was there when the upload had been complete: since then somebody has removed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ def judge(look: Look, policy: IntakePolicy) -> Verdict:
 def _judge(look: Look, policy: IntakePolicy) -> Verdict:
     if look.seal is not None:
         return _judge_seal(look, look.seal)
+    if look.vanished is not None:
+        # Whoever removes an upload has begun with some file; only a seal that fits says that the rest is what is meant.
+        return Verdict(
+            waits_for=f"{printable(look.vanished)}, which vanished while the upload was being taken; copy it anew, or seal the rest"
+        )
     declared = Rule.READY if READY in look.files else Rule.RENAMED if look.renamed_in else None
     if declared is not None:
         unmet = _unmet(look)

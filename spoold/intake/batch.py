@@ -16,20 +16,8 @@ from spoold.core.state import JobState
 from spoold.event import log
 from spoold.failpoint import failpoint
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared
-from spoold.intake.custody import (
-    ChangedError,
-    Custody,
-    Taken,
-    claim,
-    digest,
-    give_back,
-    leave,
-    make_way,
-    remove_rest,
-    secure,
-    set_aside,
-    take,
-)
+from spoold.intake.claim import claim, give_back, make_way, plain_name, remove_rest, set_aside
+from spoold.intake.custody import ChangedError, Custody, Taken, digest, leave, moves, secure, take
 from spoold.intake.inbox import Seen, Upload
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
@@ -41,6 +29,8 @@ from spoold.tally import Tally
 
 #: Seconds until an upload that could not be taken is looked at again.
 _AFTER_ERROR = 5.0
+#: Of an upload whose owner took it away too late to leave nothing, too early to have it sent.
+REMOVED = "was removed while it was being taken; nothing of it is sent"
 
 
 @dataclass(slots=True)
@@ -52,9 +42,11 @@ class Complete:
     rule: Rule
     errors: list[str]
     name: str = ""
-    """The upload's, without its folder's hidden prefix, from when it was claimed."""
+    """Its hidden folders', without their prefixes, from when it was claimed; see `claim.plain_name`."""
     custody: Custody | None = None
     prepared: Prepared | None = None
+    rest: str | None = None
+    """What is left of the upload, set aside."""
     accepted: Accepted | None = None
 
     def fail(self, error: str) -> None:
@@ -110,7 +102,7 @@ class Batches:
         """Put accepted jobs where they belong. From here on nothing goes back: what fails is tried again."""
         batch = self._each(batch, self._place)
         batch = self._together(batch, lambda: self._sync_places({one.job.state.folder for one in batch}))
-        batch = self._each(batch, lambda one: set_aside(self._spool, one.name, one.job.name))
+        batch = self._each(batch, self._set_aside)
         batch = self._together(batch, lambda: self._sync("new"))
         batch = self._each(batch, self._remove_rest)
         batch = self._each(batch, self._report_ended)
@@ -167,10 +159,12 @@ class Batches:
             raise
 
     def _return(self, one: Complete) -> None:
-        back = give_back(self._spool, one.name)
+        back = give_back(self._spool, one.name, copied=not moves(one.seen.entries.values(), one.seen.owner))
         one.upload.finish = None
-        if back != one.name:
-            log("upload.problem", upload=printable(one.name), problem=f"was put back as {printable(back)}")
+        if back is None:
+            log("upload.problem", upload=printable(one.upload.name), problem=REMOVED)
+        elif back != one.upload.name:
+            log("upload.problem", upload=printable(one.upload.name), problem=f"was put back as {printable(back)}")
 
     def _sync(self, folder: str) -> None:
         self._spool.files.sync(self._spool.fd(folder))
@@ -242,7 +236,7 @@ class Batches:
                     raise ChangedError(f"{printable(name)} changed while the upload was being taken")
         with self._spool.job("active", TAKE + one.name) as root:
             one.prepared = self._acceptance.prepare(
-                one.name, root, one.seen, taken, one.rule, one.errors, settings, one.upload.time_limit
+                plain_name(one.name), root, one.seen, taken, one.rule, one.errors, settings, one.upload.time_limit
             )
 
     def _accept(self, batch: list[Complete]) -> None:
@@ -257,13 +251,17 @@ class Batches:
         if spool.files.stat(spool.fd("active"), (TAKE + one.name,)) is not None:
             spool.files.rename(spool.fd("active"), TAKE + one.name, spool.fd(one.job.state.folder), one.job.name)
 
+    def _set_aside(self, one: Complete) -> None:
+        one.rest = set_aside(self._spool, one.name, one.job.name) or one.rest
+
     def _remove_rest(self, one: Complete) -> None:
         try:
-            remove_rest(self._spool, one.job.name)
+            if one.rest is not None:
+                remove_rest(self._spool, one.rest)
         except OSError as error:
             # Another user's folder that the agent may not empty: it was copied, and is never looked at again.
             problem = f"was taken; it cannot be removed: {error.strerror}"
-            log("upload.problem", upload=printable(one.name), problem=problem)
+            log("upload.problem", upload=printable(one.upload.name), problem=problem)
 
     def _report_ended(self, one: Complete) -> None:
         """A job that has ended is told of by nobody else; one with bad recipients tells of them before it sends."""

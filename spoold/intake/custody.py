@@ -1,29 +1,23 @@
-"""Taking an upload out of its sender's hands, and giving it back if that was too early.
+"""Taking a claimed upload's files into the agent's hands (`claim` says where they are then), durable, with their digest.
 
-The upload is renamed to `new/.claim-NAME`, then its files go one by one into a folder that the agent made,
-`active/.take-NAME`: by rename where the agent's own uid owns everything, else by copy. A late writer that still has
-the old folder open writes into that and changes nothing here. After a kill, `give_back` makes one upload of what is in
-the two again.
+They go one by one: by rename where the agent's own uid owns everything, else by copy.
 """
 
-import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from spoold.core.folder import MANIFEST, READY, REPORT, is_content, is_hidden, is_temporary
+from spoold.core.folder import MANIFEST, is_content, is_hidden
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
+from spoold.intake.claim import move, wanted
 from spoold.intake.time_limit import BOUNDLESS, TimeLimit
 from spoold.storage.entry import Entry, Kind, Path
 from spoold.storage.files import Files
-from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import CLAIM, TAKE, Spool
 from spoold.storage.tree import Tree
 
-#: Bytes of an upload's name; a file system's 255 without the prefixes that it gets here.
-_NAME_LIMIT = 240
 #: More files than this are synced with their whole file system.
 _MANY = 100
 #: A limit of a message's size that anybody sets is no lower than this, in bytes …
@@ -65,38 +59,9 @@ class Taken:
     earlier: tuple[bytes, ...] = ()
 
 
-def claim(spool: Spool, name: str) -> str:
-    """Rename `new/NAME` to `new/.claim-NAME`; returns NAME, cut where it is too long for that. Raises OSError.
-
-    `new/` is to be synced before anything of the upload is moved.
-    """
-    key = os.fsdecode(os.fsencode(name)[:_NAME_LIMIT])
-    try:
-        spool.files.rename(spool.fd("new"), name, spool.fd("new"), CLAIM + key)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise OSError(error.errno, f"new/{printable(CLAIM + key)} is in the way; remove it") from None
-        raise
-    failpoint("claim-renamed")
-    return key
-
-
-def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
-    """Make `active/.take-NAME` and the folders of the upload in it.
-
-    `active/` is to be synced before a file is moved there: the way to a file is on the disk before the file is there,
-    else a power cut could leave it nowhere.
-    """
-    files = spool.files
-    files.make_directory(spool.fd("active"), TAKE + name)
-    folders = sorted(entry.path for entry in _wanted(entries) if entry.kind is Kind.DIRECTORY)
-    with spool.job("active", TAKE + name) as target:
-        for path in folders:
-            with files.directory(target, path[:-1]) as parent:
-                files.make_directory(parent, path[-1])
-        for path in {path[:-1] for path in folders}:
-            with files.directory(target, path) as parent:
-                files.sync(parent)
+def moves(entries: Iterable[Entry], owner: int) -> bool:
+    """Whether an upload of this owner is moved into the agent's hands, rather than copied."""
+    return owner == os.geteuid() and all(entry.uid == owner for entry in wanted(entries))
 
 
 def take(
@@ -114,31 +79,32 @@ def take(
     unfinished transfer left under a hidden temporary name stays behind. The files `unread` are neither hashed nor copied
     nor synced: where the others are moved they are too, else they stay behind. Raises OvertimeError.
     """
-    entries = _wanted(entries)
+    entries = wanted(entries)
     files = spool.files
-    move = owner == os.geteuid() and all(entry.uid == owner for entry in entries)
+    moved = moves(entries, owner)
     hashes: dict[str, bytes] = {}
     with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
-        wanted = [entry for entry in entries if entry.kind is Kind.FILE]
-        for entry in wanted:
+        found = [entry for entry in entries if entry.kind is Kind.FILE]
+        for entry in found:
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
-            if move:
-                _move(files, source, target, entry.name)
-                after = target.stat(entry.name)
-            else:
-                if entry.name not in unread:
-                    hashes[entry.name] = _copy(files, source, target, entry.name, time_limit)
-                after = source.stat(entry.name)
+            try:
+                if moved:
+                    move(files, source, target, entry.name)
+                elif entry.name not in unread:
+                    hashes[entry.name] = _copy(files, source, target, entry, time_limit)
+            except FileNotFoundError:
+                raise ChangedError(f"{printable(entry.name)} vanished while the upload was being taken") from None
+            after = (target if moved else source).stat(entry.name)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-    read = tuple(entry.name for entry in wanted if entry.name not in unread)
+    read = tuple(entry.name for entry in found if entry.name not in unread)
     return Custody(
         name,
         read,
         hashes,
-        {entry.name: entry.size for entry in wanted if entry.size >= _LARGE or entry.name in unread},
+        {entry.name: entry.size for entry in found if entry.size >= _LARGE or entry.name in unread},
         unread,
     )
 
@@ -194,16 +160,6 @@ def _earlier_digests(custody: Custody, hashes: Mapping[str, bytes]) -> Iterator[
         yield _content_digest(hashes, custody, names)
 
 
-def _wanted(entries: Iterable[Entry]) -> list[Entry]:
-    return [
-        entry for entry in entries if entry.name.partition("/")[0] not in (REPORT, READY) and not _is_rest(entry.name)
-    ]
-
-
-def _is_rest(name: str) -> bool:
-    return is_hidden(name) and is_temporary(name)
-
-
 def content_digest(hashes: Mapping[str, bytes]) -> bytes:
     """One digest for the names and contents of all files that are content (no control file, seal or hidden name).
 
@@ -217,64 +173,22 @@ def content_digest(hashes: Mapping[str, bytes]) -> bytes:
     return whole.digest()
 
 
-def give_back(spool: Spool, name: str) -> str:
-    """Put a claimed upload back into `new/`, whatever had been taken of it; returns the name that it has there."""
-    files = spool.files
-    claimed = files.stat(spool.fd("new"), (CLAIM + name,)) is not None
-    taken = files.stat(spool.fd("active"), (TAKE + name,)) is not None
-    if claimed and taken:
-        with spool.job("active", TAKE + name) as root:
-            entries = files.walk(root, max_entries=10_000_000, max_depth=100)
-        with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
-            for entry in entries:
-                if entry.kind is Kind.FILE and source.stat(entry.name) is None:
-                    with contextlib.suppress(FileNotFoundError):
-                        _move(files, target, source, entry.name)
-        with spool.job("new", CLAIM + name) as folder:
-            files.sync(folder)
-        files.remove_tree(spool.fd("active"), TAKE + name)
-    back, number = name, 1
-    while files.stat(spool.fd("new"), (back,)) is not None:
-        number += 1
-        back = f"{name[:94]}.{number}"
-    if claimed:
-        spool.move(CLAIM + name, "new", "new", back)
-    elif taken:
-        spool.move(TAKE + name, "active", "new", back)
-    return back
-
-
-def set_aside(spool: Spool, name: str, job: str) -> None:
-    """Rename what is left of an upload that has become a job to `.taken-JOB`; it is rubbish then.
-
-    `new/` is to be synced before the job is called settled: as `.claim-NAME` it would be given back, and could be sent
-    once more.
-    """
-    if spool.files.stat(spool.fd("new"), (CLAIM + name,)) is not None:
-        spool.files.rename(spool.fd("new"), CLAIM + name, spool.fd("new"), TAKEN + job)
-
-
-def remove_rest(spool: Spool, job: str) -> None:
-    """Remove what was set aside. Raises OSError where another user's folder forbids it; nobody looks at it again."""
-    spool.files.remove_tree(spool.fd("new"), TAKEN + job)
-
-
 def _path(name: str) -> Path:
     return tuple(name.split("/"))
 
 
-def _move(files: Files, source: Tree, target: Tree, name: str) -> None:
-    here, child = source.locate(name)
-    there, _ = target.locate(name)
-    files.rename(here, child, there, child)
+def _copy(files: Files, source: Tree, target: Tree, entry: Entry, time_limit: TimeLimit) -> bytes:
+    """A private copy: only that is safe from a writer of another uid who has the file open.
 
-
-def _copy(files: Files, source: Tree, target: Tree, name: str, time_limit: TimeLimit) -> bytes:
-    """A private copy: only that is safe from a writer of another uid who has the file open."""
-    digest = hashlib.sha256()
-    fd = files.create(*target.locate(name))
+    No more than was there at the look: of that the disk has room.
+    """
+    digest, left = hashlib.sha256(), entry.size
+    fd = files.create(*target.locate(entry.name))
     try:
-        for chunk in time_limit.over(source.chunks(name)):
+        for chunk in time_limit.over(source.chunks(entry.name)):
+            left -= len(chunk)
+            if left < 0:
+                raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             digest.update(chunk)
             files.write(fd, chunk)
     finally:

@@ -9,12 +9,12 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 
 from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
 from spoold.core.document.reader import READ_BYTES, DocumentError
-from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, SEAL
+from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, SEAL, is_content, is_hidden
 from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
@@ -55,6 +55,10 @@ class Upload:
     first_seen: float
     changed_at: float
     renamed_in: bool = False
+    arrived: bool | None = None
+    """How the next folder of this name came, as far as that was told and it was not looked at yet."""
+    folder: int = 0
+    """The inode of what was looked at."""
     look_at: float = 0.0
     waits_for: str | None = None
     """As status.json shows it."""
@@ -72,6 +76,16 @@ class Upload:
     patient: bool = False
     """Whether it is read in nobody's way: else a large reading raises LargeReadingError."""
     time_limit: TimeLimit = field(default_factory=TimeLimit)
+
+    def meet(self, folder: int) -> None:
+        """The look is at this inode: of another one of the same name nothing is known."""
+        if folder != self.folder:
+            if self.folder:
+                self.renamed_in = bool(self.arrived)
+            self.folder, self.tree, self.looked = folder, 0, False
+            self.hashes.clear()
+            self.counts = self.unread = self.problem = None
+        self.arrived = None
 
     def tell(self, problem: str) -> None:
         """Say what is wrong, in status.json and once in the log."""
@@ -93,6 +107,41 @@ class Seen:
     """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """An upload as it was when it was judged complete, by the names of its files."""
+
+    entries: Mapping[str, Entry]
+    renamed_in: bool
+
+    def vanished(self, found: Mapping[str, Entry]) -> str | None:
+        """A file that is not there any more."""
+        return min((name for name in self._files() if name not in found), default=None)
+
+    def changed(self, found: Mapping[str, Entry]) -> bool:
+        """Whether the sender has changed anything since."""
+        return self._prints(self.entries) != self._prints(found)
+
+    def is_other(self, found: Mapping[str, Entry]) -> bool:
+        """Whether nothing is left of it: it is another upload that happens to have the same inode."""
+        return not any(name in found and found[name].inode == self.entries[name].inode for name in self._files())
+
+    def _files(self) -> list[str]:
+        return [name for name, entry in self.entries.items() if _counts(name) and entry.kind is not Kind.DIRECTORY]
+
+    @staticmethod
+    def _prints(entries: Mapping[str, Entry]) -> dict[str, object]:
+        return {
+            name: entry.kind if entry.kind is Kind.DIRECTORY else entry.fingerprint
+            for name, entry in entries.items()
+            if _counts(name)
+        }
+
+
+def _counts(name: str) -> bool:
+    return (is_content(name) or name == SEAL) and not is_hidden(name)
+
+
 class Inbox:
     """Looks at uploads. `zone` is the agent's; `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
 
@@ -110,12 +159,24 @@ class Inbox:
         self.zone = zone
         self._clock = clock
         self._monotonic = monotonic
+        #: By the inodes of their folders.
+        self._whole: dict[int, _Whole] = {}
+
+    def remember(self, seen: "Seen", *, renamed_in: bool) -> None:
+        """The upload was judged complete and is about to be taken: should it come back, it is to be as whole as now."""
+        self._whole.setdefault(seen.folder, _Whole(seen.entries, renamed_in))
+
+    def forget(self, folder: int) -> None:
+        """The upload whose folder had this inode is none any more."""
+        self._whole.pop(folder, None)
 
     def look(self, root: int, upload: Upload) -> Seen:
         """Look at the upload whose folder is `root`. Raises OSError where that cannot be read, and LargeReadingError."""
         now = self._monotonic()
         folder = os.fstat(root)
         upload.owner = folder.st_uid
+        arrived = bool(upload.arrived)
+        upload.meet(folder.st_ino)
         try:
             found = self._files.walk(
                 root,
@@ -132,20 +193,35 @@ class Inbox:
             # At the first look the files' own times say how long they have been at rest; rsync cannot set those back.
             at_rest = 0.0
             if not upload.looked and found:
-                at_rest = max(0.0, self._clock() - max(entry.ctime_ns for entry in found) / 1e9)
+                # The folder's own time is that of the last rename, the agent's among them: what it gives back rests anew.
+                latest = max(folder.st_ctime_ns, max(entry.ctime_ns for entry in found))
+                at_rest = max(0.0, self._clock() - latest / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
             upload.time_limit = TimeLimit(self._monotonic)
+        vanished = self._vanished(upload, entries, arrived=arrived)
         unread = frozenset[str]()
         try:
             with upload.time_limit.within(self.policy.max_time):
-                facts = self._facts(root, upload, entries, now)
+                facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
                 verdict = judge(facts, self.policy)
                 if verdict.rule is not None and facts.manifest is not None:
                     unread = self._unread(root, upload, entries, facts.manifest)
         except OvertimeError as error:
             verdict = Verdict(Rule.STALE, errors=(str(error),))
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
+
+    def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
+        """A file that vanished while the upload was being taken. How it came counts only while it is what came."""
+        whole = self._whole.get(upload.folder)
+        if whole is None:
+            return None
+        if whole.is_other(entries):
+            self.forget(upload.folder)
+            upload.renamed_in = arrived
+            return None
+        upload.renamed_in = whole.renamed_in and not whole.changed(entries)
+        return whole.vanished(entries)
 
     def _large(self, entries: dict[str, Entry], manifest: Manifest) -> frozenset[str]:
         """The files that are larger than a message may be, other than those that are read as something else."""

@@ -6,7 +6,9 @@ the second is finished: it names the file's inode and time, so that a new file o
 the one that it stands for.
 """
 
+import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from spoold.core.completeness import IntakePolicy
@@ -16,14 +18,18 @@ from spoold.core.manifest import DEFAULT_MESSAGE
 from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
+from spoold.intake.claim import IN_THE_WAY, marked, plain_name
 from spoold.intake.inbox import Upload
-from spoold.storage.draft import Draft
+from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.entry import Entry, Kind, NotRegularError
+from spoold.storage.obstacle import set_aside, tolerating
 from spoold.storage.spooldir import Spool, clean_name
 
 SUFFIX = ".eml"
 MAKING = ".pickup-"
 PICKED = ".picked-"
+#: The rest of such a name: inode, time, and the upload's name.
+_PICKED = re.compile(r"[0-9a-f]+-[0-9a-f]+-[^.].*", re.DOTALL)
 NO_JOB = "a job is a folder, and this is none; `rsync -a job host:new/` (without a / behind job) makes one"
 _NO_ENVELOPE = f"{NO_JOB}; or a file NAME.eml that begins with X-Sender and X-Receiver lines"
 
@@ -44,6 +50,7 @@ class Pickups:
         entry = self._spool.files.stat(self._spool.fd("new"), (upload.name,))
         if entry is None or entry.kind is not Kind.FILE or not upload.name.lower().endswith(SUFFIX):
             return NO_JOB
+        upload.meet(entry.inode)
         seen = hash((*entry.fingerprint, entry.ctime_ns))
         if seen != upload.tree:
             at_rest = 0.0 if upload.tree else max(0.0, self._clock() - entry.ctime_ns / 1e9)
@@ -82,8 +89,11 @@ class Pickups:
             now = files.stat(new, entry.path)
             if now is None or now.fingerprint != entry.fingerprint:
                 return None
-            picked = _mark(entry) + clean_name(os.path.splitext(entry.name)[0])
-            draft.publish(new, picked)
+            name = clean_name(os.path.splitext(entry.name)[0])
+            try:
+                draft.publish(new, picked := _mark(entry) + name)
+            except NameTakenError:  # by whoever it be: it is left alone
+                draft.publish(new, picked := _mark(entry) + marked(name))
         failpoint("pickup-renamed")
         return self._finish(picked, entry.name, pickup)
 
@@ -101,11 +111,19 @@ class Pickups:
             files.unlink(new, name)
             files.sync(new)
         failpoint("pickup-removed")
-        upload = self._free_name(picked.split("-", 3)[3])
-        if pickup is not None and pickup.problems:
-            self.errors[upload] = tuple(map(str, pickup.problems))
-        self._spool.move(picked, "new", "new", upload)
-        return upload
+        wanted = plain_name(picked.split("-", 3)[3])
+        while True:
+            upload = self._free_name(wanted)
+            if pickup is not None and pickup.problems:
+                self.errors[upload] = tuple(map(str, pickup.problems))
+            try:
+                self._spool.move(picked, "new", "new", upload)
+            except OSError as error:
+                self.errors.pop(upload, None)
+                if error.errno not in IN_THE_WAY:
+                    raise
+            else:
+                return upload
 
     def _free_name(self, wanted: str) -> str:
         name, number = wanted, 1
@@ -115,18 +133,23 @@ class Pickups:
         return name
 
     def recover(self) -> None:
-        """Finish or undo what a killed process had begun; before intake looks into new/."""
+        """Finish what a killed process had begun; before intake looks into new/. Raises OSError only for the machine's.
+
+        What it had not finished making is rubbish.
+        """
         files, new = self._spool.files, self._spool.fd("new")
-        for name in self._spool.hidden("new", MAKING):
-            files.remove_tree(new, MAKING + name)
         picked = self._spool.hidden("new", PICKED)
         if not picked:
             return
         entries = [files.stat(new, (name,)) for name in self._spool.jobs("new")]
         standing = {_mark(entry): entry.name for entry in entries if entry is not None}
         for name in picked:
+            if _PICKED.fullmatch(name) is None:
+                set_aside(files, new, PICKED + name)  # nobody's who makes such a folder
+                continue
             mark = PICKED + "-".join(name.split("-", 2)[:2]) + "-"
-            self._finish(PICKED + name, standing.get(mark))
+            with tolerating(functools.partial(set_aside, files, new, PICKED + name)):
+                self._finish(PICKED + name, standing.get(mark))
 
 
 def _mark(entry: Entry) -> str:

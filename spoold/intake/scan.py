@@ -5,7 +5,6 @@ accepted in one commit, and only then moved to where they belong: many small one
 Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,12 @@ from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
 from spoold.intake.batch import Batches, Complete
-from spoold.intake.custody import give_back, remove_rest, set_aside
 from spoold.intake.inbox import Inbox, LargeReadingError, Upload
 from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.intake.salvage import Salvage
 from spoold.intake.settings import Settings
 from spoold.storage.admission import Admission
-from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import Spool
 from spoold.tally import Tally
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -77,15 +76,16 @@ class Intake:
         for upload in list(self._uploads.values()):
             upload.look_at = 0.0
 
-    def hint(self, name: str, *, renamed_in: bool = False) -> None:
-        """The upload `name` came, by a rename from outside new/ or otherwise, or has gone."""
+    def hint(self, name: str, *, renamed_in: bool | None = None) -> None:
+        """The upload `name` came, by a rename from outside new/, or otherwise, or has gone; None: it stirred."""
         if renamed_in:
             self._renamed.add(name)
-        else:
+        elif renamed_in is not None:
             self._renamed.discard(name)
         upload = self._uploads.get(name)
         if upload is not None:
-            upload.renamed_in = upload.renamed_in or renamed_in
+            if renamed_in is not None:
+                upload.renamed_in = upload.arrived = renamed_in
             upload.look_at = 0.0
 
     def scan(self) -> float | None:
@@ -99,6 +99,7 @@ class Intake:
         for upload in list(self._uploads.values()):
             if upload.name not in names and not upload.busy and upload.finish is None:
                 self._uploads.pop(upload.name, None)
+                self._inbox.forget(upload.folder)
         for name in names - self._uploads.keys():
             self._uploads[name] = Upload(name, now, now, name in self._renamed)
             log("upload.seen", upload=printable(name))
@@ -186,6 +187,7 @@ class Intake:
         else:
             # The next folder of this name has to show by itself how it came.
             self._renamed.discard(upload.name)
+            self._inbox.remember(complete.seen, renamed_in=upload.renamed_in)
         return complete
 
     def _look(self, upload: Upload) -> Complete | None:
@@ -237,32 +239,16 @@ class Intake:
     def _enlisted(self, batch: list[Complete]) -> None:
         for one in batch:
             self._uploads.pop(one.upload.name, None)
+            self._inbox.forget(one.seen.folder)
         self._accepted([one.job.job_id for one in batch if not one.job.state.final])
 
     # --- at start ---------------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """Finish or undo what a killed process had begun; before anything else uses the spool."""
+    def recover(self) -> list[int]:
+        """Finish or undo what a killed process had begun; before anything else uses the spool.
+
+        Returns the jobs whose reports are still to be written.
+        """
         self._admission.discard_unaccepted()
         self._pickups.recover()
-        spool = self._spool
-        for name in spool.hidden("new", TAKEN):
-            with contextlib.suppress(OSError):
-                spool.files.remove_tree(spool.fd("new"), TAKEN + name)
-        claims = spool.hidden("new", CLAIM)
-        for name in sorted({*claims, *spool.hidden("active", TAKE)}):
-            claimed = spool.files.stat(spool.fd("new"), (CLAIM + name,))
-            job = self._admission.claimed_by(name, claimed.inode if claimed else 0)
-            if job is None:
-                give_back(spool, name)
-                continue
-            if spool.files.stat(spool.fd("active"), (TAKE + name,)) is not None:
-                spool.move(TAKE + name, "active", job[1].folder, job[0])
-            set_aside(spool, name, job[0])
-            spool.files.sync(spool.fd("new"))
-            with contextlib.suppress(OSError):
-                remove_rest(spool, job[0])
-        for job_id in self._admission.unsettled():
-            # A job that has ended is looked at by nobody else; one with bad recipients tells of them before it sends.
-            self._report(job_id)
-        self._admission.settle()
+        return Salvage(self._spool, self._admission, self._report).run()

@@ -37,14 +37,15 @@ _MOVED = (DirMovedEvent, FileMovedEvent)
 class Watcher(FileSystemEventHandler):
     """Tells `stirred(upload, renamed_in)` on the event loop; a burst costs one call into the loop.
 
-    `renamed_in`: a folder (or a message file) came into new/ by a rename from outside.
+    `renamed_in`: a folder (or a message file) came into new/ by a rename from outside; False: it came otherwise, or has gone;
+    None: something else stirred. What gets or had a hidden name in new/ is moved by the agent itself, which knows.
     """
 
-    def __init__(self, spool: Spool, loop: AbstractEventLoop, stirred: Callable[[str, bool], None]) -> None:
+    def __init__(self, spool: Spool, loop: AbstractEventLoop, stirred: Callable[[str, bool | None], None]) -> None:
         self._root = os.path.join(os.fsdecode(spool.path.resolve()), "new")
         self._loop = loop
         self._stirred = stirred
-        self._pending: deque[tuple[str, bool]] = deque()
+        self._pending: deque[tuple[str, bool | None]] = deque()
         self._posted = False
         self._observer: InotifyObserver | None = None
 
@@ -62,11 +63,14 @@ class Watcher(FileSystemEventHandler):
             self._observer.join()
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        for path in {event.src_path, event.dest_path}:
-            name = os.fsdecode(path)[len(self._root) + 1 :]
-            if name and "/" not in name and not name.startswith("."):
-                renamed_in = isinstance(event, _MOVED) and not event.src_path
-                renamed_in = renamed_in and (event.is_directory or name.lower().endswith(SUFFIX))
+        names = [os.fsdecode(path)[len(self._root) + 1 :] for path in (event.src_path, event.dest_path)]
+        if any(name.startswith(".") for name in names):
+            return
+        for name in filter(None, names):
+            if "/" not in name:
+                renamed_in = None if isinstance(event, FileClosedEvent) else False
+                if isinstance(event, _MOVED) and not event.src_path:
+                    renamed_in = event.is_directory or name.lower().endswith(SUFFIX)
                 self._pending.append((name, renamed_in))
         if self._pending and not self._posted:
             self._posted = True

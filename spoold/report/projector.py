@@ -6,13 +6,15 @@ of sending. A job is written whole before it changes folder, so that what lies t
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from spoold.event import log
-from spoold.report.reporter import LARGE, LONG_AGO, Paper, Reporter
+from spoold.report.paper import LONG_AGO, Paper
+from spoold.report.reporter import LARGE, Reporter
 from spoold.storage.database import DatabaseError
 
 _TICK = 0.25
@@ -190,6 +192,9 @@ class Projector:
 
     def write(self, job_id: int) -> None:
         """Write a job's whole report now, and put it into its folder. For threads, and for jobs that nobody else
-        writes.
+        writes. Raises OSError where it cannot be written: that was told of, and is to be tried again.
         """
-        self._reporter.write([Paper(job_id, new=True)], True)
+        paper = Paper(job_id, new=True)
+        self._reporter.write([paper], True)
+        if paper.error is not None:
+            raise OSError(errno.EAGAIN, f"its report cannot be written: {paper.error}")

@@ -4,75 +4,35 @@ A job is written whole before it changes folder, so that what lies there is exac
 `done`. Several jobs are written together: what has to reach the disk does so once.
 """
 
-import contextlib
-import errno
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from zoneinfo import ZoneInfo
 
-from spoold.core.folder import REPORT
-from spoold.core.state import Standing
-from spoold.event import log
 from spoold.failpoint import failpoint
+from spoold.report.binder import Binder, Written
 from spoold.report.heading import Heading, heading_of
+from spoold.report.paper import Paper, telling
 from spoold.report.press import Press, Put
 from spoold.report.statistics import DOMAINS, REPLIES, statistics_json
 from spoold.report.status import Status, status_json, status_text
 from spoold.report.table import ATTEMPTS, attempts_jsonl, recipients_csv
-from spoold.storage.database import DatabaseError
+from spoold.storage.entry import NotRegularError, is_machines
 from spoold.storage.ledger import Ledger
+from spoold.storage.obstacle import clear
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 
 #: A job with more recipients is written by itself, where no other waits for it.
 LARGE = 2000
-#: More jobs than this are synced with their whole file system.
-_MANY = 10
 _MARK_EVERY = 30.0
 _ETA_EVERY = 2.0
 _ETA_SHARE = 500.0
 _SPEED_SPAN = 60.0
 #: So many of the jobs that ended last are remembered.
 _REMEMBERED = 10_000
-LONG_AGO = float("-inf")
-
-
-@dataclass(slots=True)
-class Paper:
-    """What the projector remembers of one job. Moments are monotonic seconds."""
-
-    job_id: int
-    dirty: bool = True
-    busy: bool = False
-    new: bool = False  # nobody sends it yet: its page is left to the first change
-    small: bool = False  # known to have few recipients: its list is written in no time
-    status_at: float = LONG_AGO
-    table_at: float = LONG_AGO
-    table_cost: float = 0.0
-    status_cost: float = 0.0
-    table_dirty: bool = True
-    attempts: tuple[int, int] | None = None
-    marked_at: float = 0.0
-    samples: deque[tuple[float, int]] = field(default_factory=deque)
-    last_error: str | None = None
-    eta: float | None = None
-    eta_for: Standing | None = None
-    eta_again: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A job whose report was written into the folder `here`."""
-
-    paper: Paper
-    job: JobRow
-    here: str
-    staged: tuple[str, ...]
-    """The files of a job that has ended: they wait for the disk."""
 
 
 class Reporter:
@@ -102,6 +62,7 @@ class Reporter:
         self._zone = zone
         self._spent = spent
         self._formulas = formulas
+        self._binder = Binder(spool)
         self.press = Press(spool, ledger, spent)
         #: When each job was accepted (an id may be given again) whose last report is written.
         self._ended: OrderedDict[int, float] = OrderedDict()
@@ -129,21 +90,18 @@ class Reporter:
 
     def _write_jobs(self, jobs: list[tuple[Paper, JobRow]], whole: bool) -> set[int]:
         """Write these jobs' reports; those of jobs that have ended are durable before any of them changes folder."""
-        written: list[_Written] = []
+        written: list[Written] = []
         for paper, job in jobs:
-            with self._telling([(paper, job)]), self._surviving():
+            with telling(paper, job):
                 found = self._write_job(paper, job, whole)
                 if found is not None:
                     written.append(found)
-        with self._telling([(one.paper, one.job) for one in written]):
-            self._secure([one for one in written if one.job.state.final])
-            self._move([one for one in written if one.here != one.job.state.folder])
-            for one in written:
-                one.paper.last_error = None
-            ended = [one.job for one in written if one.job.state.final]
-            self._remember(ended)
-            return {job.id for job in ended}
-        return set()
+        written = self._binder.move(self._binder.secure(written))
+        for one in written:
+            one.paper.error = None
+        ended = [one.job for one in written if one.job.state.final]
+        self._remember(ended)
+        return {job.id for job in ended}
 
     def _has_ended(self, job: JobRow) -> bool:
         return job.state.final and self._ended.get(job.id) == job.accepted_at
@@ -155,31 +113,7 @@ class Reporter:
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
-    @contextlib.contextmanager
-    def _surviving(self) -> Iterator[None]:
-        """One job's surprise must not keep the others' reports from being written."""
-        try:
-            yield
-        except (OSError, DatabaseError):
-            raise
-        except Exception as error:  # noqa: BLE001 - see above
-            log("agent.task_failed", where="report", error=f"{type(error).__name__}: {error}")
-
-    @contextlib.contextmanager
-    def _telling(self, jobs: list[tuple[Paper, JobRow]]) -> Iterator[None]:
-        """Tell of an error of the file system; the reports are written again later."""
-        try:
-            yield
-        except OSError as error:
-            text = f"{error.strerror or error} ({error.filename or 'report'})"
-            for paper, job in jobs:
-                if text != paper.last_error:
-                    log("report.failed", job=job.name, error=text)
-                paper.last_error = text
-                paper.dirty = paper.table_dirty = True
-                paper.status_at = paper.table_at = time.monotonic()
-
-    def _write_job(self, paper: Paper, job: JobRow, whole: bool) -> _Written | None:
+    def _write_job(self, paper: Paper, job: JobRow, whole: bool) -> Written | None:
         here = self._spool.find(job.name, FOLDERS[1:])
         target = job.state.folder
         if here is None:
@@ -194,59 +128,29 @@ class Reporter:
         whole = whole or final or (moving and target != "active")
         files = self._spool.files
         heading = heading_of(job, self._zone())
-        with self._spool.job(here, job.name) as root:
-            with contextlib.suppress(FileExistsError):
-                files.make_directory(root, REPORT)
-            with files.closing(files.open_directory(root, REPORT)) as report:
-                staged: list[str] = []
+        staged: list[str] = []
 
-                def put(name: str, chunks: Iterable[bytes]) -> None:
-                    if final:
-                        staged.append(name)
-                        files.stage(report, name, chunks)
-                    else:
-                        files.replace(report, name, chunks)
+        def write(report: int) -> None:
+            staged.clear()
 
-                status = self._write_status(paper, job, heading, put)
-                self._append_attempts(paper, job, heading.zone, report)
-                if whole:
-                    self._write_table(paper, job, heading.zone, put)
-                if moving or final or (whole and not paper.new and self.press.wants(status)):
-                    self.press.print_now(status, put)
-                elif not paper.new:
-                    self.press.offer(status)
-        return _Written(paper, job, here, tuple(staged))
+            def put(name: str, chunks: Iterable[bytes]) -> None:
+                if final:
+                    staged.append(name)
+                    files.stage(report, name, chunks)
+                else:
+                    files.replace(report, name, chunks)
 
-    def _secure(self, jobs: list[_Written]) -> None:
-        """Publish the reports of jobs that have ended, durably: nobody writes them again."""
-        files = self._spool.files
-        many = len(jobs) > _MANY
-        if many:
-            files.sync_filesystem(self._spool.fd("active"))
-        for one in jobs:
-            with self._spool.job(one.here, one.job.name) as root, files.directory(root, (REPORT,)) as report:
-                if not many:
-                    files.sync_file(report, (ATTEMPTS,))
-                    for name in one.staged:
-                        files.sync_staged(report, name)
-                for name in one.staged:
-                    files.publish(report, name)
-                if not many:
-                    files.sync(report)
-                    files.sync(root)
-        if many:
-            files.sync_filesystem(self._spool.fd("active"))
+            status = self._write_status(paper, job, heading, put)
+            self._append_attempts(paper, job, heading.zone, report)
+            if whole:
+                self._write_table(paper, job, heading.zone, put)
+            if moving or final or (whole and not paper.new and self.press.wants(status)):
+                self.press.print_now(status, put)
+            elif not paper.new:
+                self.press.offer(status)
 
-    def _move(self, jobs: list[_Written]) -> None:
-        ways: dict[tuple[str, str], list[str]] = {}
-        for one in jobs:
-            ways.setdefault((one.here, one.job.state.folder), []).append(one.job.name)
-        for (here, there), names in ways.items():
-            for name in names:
-                failpoint("before-move")
-                self._spool.files.rename(self._spool.fd(here), name, self._spool.fd(there), name)
-                failpoint("after-move")
-            self._spool.sync_move(here, there)
+        self._binder.write(job, here, write)
+        return Written(paper, job, here, tuple(staged))
 
     def _write_status(self, paper: Paper, job: JobRow, heading: Heading, put: Put) -> Status:
         now, begun = self._clock(), time.thread_time()
@@ -291,10 +195,12 @@ class Reporter:
         files = self._spool.files
         try:
             fd = files.open_append(report, ATTEMPTS, size)
-        except OSError as error:
-            if error.errno != errno.ESTALE:
+        except (OSError, NotRegularError) as error:
+            if isinstance(error, OSError) and is_machines(error):
                 raise
-            # Somebody shortened or removed the file: the database knows every line of it.
+            # Somebody shortened or removed the file, or it is none, or has a second name by which others may have it: the
+            # database knows every line of it.
+            clear(files, report, ATTEMPTS)
             size = last = 0
             fd = files.open_append(report, ATTEMPTS, 0)
         with files.closing(fd):

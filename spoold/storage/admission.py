@@ -8,7 +8,7 @@ import os
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -214,12 +214,16 @@ class Admission:
 
     # --- afterwards, and at start -------------------------------------------------------------------------------------
 
-    def settle(self, job_ids: Sequence[int] | None = None) -> None:
-        """These jobs' uploads are out of the way and their reports are written; without `job_ids`, every job's."""
+    def settle(self, job_ids: Sequence[int] | None = None, *, but: Collection[int] = ()) -> None:
+        """These jobs' uploads are out of the way and their reports are written; without `job_ids`, every job's, `but` these."""
 
         def write(connection: sqlite3.Connection) -> None:
             if job_ids is None:
-                connection.execute("UPDATE job SET claim = NULL WHERE claim IS NOT NULL")
+                left = orjson.dumps(list(but)).decode()
+                connection.execute(
+                    "UPDATE job SET claim = NULL WHERE claim IS NOT NULL AND id NOT IN (SELECT value FROM json_each(?))",
+                    (left,),
+                )
             else:
                 connection.executemany("UPDATE job SET claim = NULL WHERE id = ?", [(job_id,) for job_id in job_ids])
 
@@ -237,11 +241,15 @@ class Admission:
             )
             return [row[0] for row in found]
 
-    def claimed_by(self, upload: str, claim: int) -> tuple[str, JobState] | None:
-        """(name, state) of the accepted job whose upload, of this name and inode, may still be in the way."""
+    def claimed_by(self, upload: str, claim: int | None) -> tuple[str, JobState] | None:
+        """(name, state) of the accepted job whose upload, of this name and inode, may still be in the way.
+
+        Without the inode, where the upload was removed by its owner, of the last one of this name.
+        """
         with self._database.reading() as reader:
             row = reader.execute(
-                "SELECT j.name, j.state FROM job j WHERE j.accepted AND j.claim = ? AND j.upload = ?",
+                "SELECT j.name, j.state FROM job j WHERE j.accepted AND j.claim = ifnull(?, j.claim) AND j.upload = ?"
+                " ORDER BY j.id DESC",
                 (claim, os.fsencode(upload)),
             ).fetchone()
         return None if row is None else (row[0], JobState(row[1]))

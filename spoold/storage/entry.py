@@ -1,5 +1,6 @@
 """What a look at a file system shows: entries, and what each of them is."""
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -84,3 +85,17 @@ def entry_of(name: str, status: os.stat_result) -> Entry:
         status.st_ino,
         status.st_uid,
     )
+
+
+#: What a machine is short of, or fails at, for the moment.
+_MACHINE = frozenset({
+    errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EAGAIN, errno.EINTR,
+})  # fmt: skip
+
+
+def is_machines(error: OSError) -> bool:
+    """Whether an error is the machine's (disk full, too many open files …) and goes by itself or with it.
+
+    Any other is that of the thing itself, which somebody put there or changed: it stays until it is out of the way.
+    """
+    return error.errno in _MACHINE

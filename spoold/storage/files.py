@@ -7,16 +7,18 @@ that no name can lead out of the folder. Errors are OSErrors, as the system give
 import contextlib
 import errno
 import os
-import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from spoold.failpoint import failpoint
 from spoold.storage.entry import Entry, Kind, NotRegularError, Path, TreeTooLargeError, entry_of, kind_of
-from spoold.storage.kernel import ReadBuffer, read_cached, sync_filesystem
+from spoold.storage.kernel import ReadBuffer, read_cached, sync_filesystem, write_out
+from spoold.storage.obstacle import clear, rename_over
+from spoold.storage.removal import Removal
 
 CHUNK = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -172,6 +174,10 @@ class Files:
     def sync(self, fd: int) -> None:
         os.fsync(fd)
 
+    def write_out(self, fd: int) -> None:
+        """Let no later rename of the file `fd` be durable before its content is: see `kernel.write_out`."""
+        write_out(fd)
+
     def sync_filesystem(self, fd: int) -> None:
         """Everything written to the file system of `fd`: for many files far cheaper than one sync each (syncfs(2))."""
         sync_filesystem(fd)
@@ -194,20 +200,25 @@ class Files:
             view = view[os.write(fd, view) :]
 
     def replace(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
-        """Put `chunks` in the place of the file `name` atomically; `durable` syncs both. Returns the size."""
-        size = self.stage(parent, name, chunks, durable=durable)
+        """Put `chunks` in the place of the file `name` atomically; returns the size.
+
+        A power cut leaves the old content or the new one, never a part. `durable` syncs both: then it is the new one.
+        """
+        size = self.stage(parent, name, chunks, durable=durable, ordered=not durable)
         self.publish(parent, name)
         if durable:
             self.sync(parent)
         return size
 
-    def stage(self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False) -> int:
+    def stage(
+        self, parent: int, name: str, chunks: Iterable[bytes], *, durable: bool = False, ordered: bool = False
+    ) -> int:
         """Write `chunks` beside the file `name`, for `publish`; returns the size."""
         temporary = _staged(name)
         try:
             fd = self.create(parent, temporary)
-        except FileExistsError:  # of a process that was killed
-            self.unlink(parent, temporary)
+        except FileExistsError:  # of a process that was killed, or anybody's
+            clear(self, parent, temporary)
             fd = self.create(parent, temporary)
         size = 0
         try:
@@ -217,6 +228,8 @@ class Files:
                     size += len(chunk)
                 if durable:
                     self.sync(fd)
+                if ordered:
+                    self.write_out(fd)
             finally:
                 os.close(fd)
         except BaseException:
@@ -233,17 +246,23 @@ class Files:
         """Put what was staged in the place of the file `name`."""
         try:
             failpoint("before-report")
-            self.rename(parent, _staged(name), parent, name)
+            rename_over(self, parent, _staged(name), parent, name)
         except BaseException:
             with contextlib.suppress(OSError):
                 self.unlink(parent, _staged(name))
             raise
 
     def open_append(self, parent: int, name: str, at: int) -> int:
-        """A descriptor for appending to `name`, created if need be and cut to `at` bytes; OSError if it is shorter."""
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=parent)
+        """A descriptor for appending to the regular file `name`, created if need be and cut to `at` bytes.
+
+        Raises OSError, ESTALE if it is shorter, and NotRegularError; then nothing was changed.
+        """
+        fd = os.open(name, _APPEND, 0o666, dir_fd=parent)
         try:
-            if os.fstat(fd).st_size < at:
+            status = os.fstat(fd)
+            if (kind := kind_of(status)) is not Kind.FILE:
+                raise NotRegularError(kind)
+            if status.st_size < at:
                 raise OSError(errno.ESTALE, "the file is shorter than what was written to it")
             os.ftruncate(fd, at)
             os.lseek(fd, at, os.SEEK_SET)
@@ -252,29 +271,16 @@ class Files:
             raise
         return fd
 
-    def remove_tree(self, parent: int, name: str) -> None:
-        """Remove `name` and all below it, following nothing; what is gone already is no error."""
-        try:
-            fd = self.open_directory(parent, name)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                raise
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(parent, name)
-            return
-        try:
-            for child in self.names(fd):
-                with contextlib.suppress(FileNotFoundError):
-                    if stat.S_ISDIR(os.stat(child, dir_fd=fd, follow_symlinks=False).st_mode):
-                        self.remove_tree(fd, child)
-                    else:
-                        self.unlink(fd, child)
-        finally:
-            os.close(fd)
-        with contextlib.suppress(FileNotFoundError):
-            self.remove_directory(parent, name)
+    def remove_tree(self, parent: int, name: str, going: Callable[[], bool] = lambda: True) -> None:
+        """Remove `name` and all below it, following nothing; what is gone already is no error.
+
+        Raises OSError for the first thing that could not be removed, after everything else is gone. It ends early once
+        `going` says no.
+        """
+        removal = Removal(self)
+        removal.run(parent, name, going)
+        if removal.error is not None:
+            raise removal.error
 
     def free_bytes(self, fd: int) -> int:
         """Bytes that an unprivileged process may still write to the file system of `fd`."""

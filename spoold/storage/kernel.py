@@ -1,6 +1,7 @@
 """Calls of the Linux kernel that Python has no function for, by ctypes."""
 
 import ctypes
+import errno
 import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,3 +59,28 @@ def sync_filesystem(fd: int) -> None:
     if _libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+#: SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER.
+_WRITE_AND_WAIT = 1 | 2 | 4
+
+
+def write_out(fd: int) -> None:
+    """Give the content of the file `fd` to its device, without waiting for the device to say that it is durable
+    (sync_file_range(2)): what the file system's journal records afterwards, such as a rename, is not durable before that
+    content is. Raises OSError; nothing where the file system cannot.
+    """
+    if _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE_AND_WAIT) != 0:
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ESPIPE, errno.ENOSYS):
+            raise OSError(number, os.strerror(number))
+
+
+def same_mount(one: int, other: int) -> bool:
+    """Whether things can be renamed between these two directories: a bind mount is not to be told by its device."""
+    try:
+        # Never done: the kernel compares the mounts first, and then refuses the name.
+        os.rename(".", ".", src_dir_fd=one, dst_dir_fd=other)
+    except OSError as error:
+        return error.errno != errno.EXDEV
+    return True

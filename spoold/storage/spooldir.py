@@ -17,6 +17,7 @@ from pathlib import Path as FilePath
 
 from spoold.core.problem import UserError
 from spoold.storage.files import Files
+from spoold.storage.kernel import same_mount
 from spoold.storage.tree import Tree
 
 FOLDERS = ("new", "active", "deferred", "done")
@@ -135,6 +136,25 @@ class Spool:
         finally:
             os.close(fd)
         return False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the spool's path leads elsewhere than at the start, or nowhere: it was moved, removed or unmounted."""
+        ours = os.fstat(self.root)
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+        return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def check_mounts(self) -> None:
+        """Raises SpoolError where jobs cannot be renamed from one folder to another."""
+        for name in ("tmp", *FOLDERS[1:]):
+            if not same_mount(self.fd("new"), self.fd(name)):
+                raise SpoolError(
+                    f"{self.path}: {name}/ and new/ are on different mounts, and jobs move between them by a rename;"
+                    f" mount the whole of {self.path}, not a folder of it"
+                )
 
     def check_folders(self) -> None:
         """Raises OSError where a folder's name stands for another one than at the start: nobody would look there."""

@@ -214,7 +214,11 @@ def test_planted_folders_in_active_and_temporary_names_are_told_and_cleared_by_t
     (agent.spool / "new/.taken-old").mkdir()
     (agent.spool / ".status.json.tmp").mkdir()
     agent.start()
-    wait_for(lambda: "job" in waits(agent) or (agent.spool / "new/job").exists())
+    [told] = wait_for(lambda: agent.events("upload.problem"))
+    assert told["upload"] == "job"
+    assert "was removed while it was being taken" in told["problem"]
+    assert not (agent.spool / "active/.take-job").exists()
+    assert not (agent.spool / "new/job").exists()
     agent.drop("good", ["ada@good.example"])
     assert agent.wait_state("good", "finished")["counts"]["sent"] == 1
     assert relay.recipients == ["ada@good.example"]

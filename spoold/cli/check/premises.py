@@ -16,7 +16,7 @@ from spoold.core.quantity import format_duration
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import Kind, TreeTooLargeError
 from spoold.storage.snapshot import Snapshot
-from spoold.storage.spooldir import FOLDERS, PRIVATE, Spool
+from spoold.storage.spooldir import FOLDERS, PRIVATE, Spool, SpoolError
 
 _STATUS_LIMIT = 64 * 1024 * 1024
 #: The agent writes its status at least every five seconds.
@@ -53,6 +53,11 @@ def check_spool(found: Config, spool: Spool, findings: Findings) -> None:
             f"spool {path}: its folders are on different file systems",
             "put them on one: jobs are renamed",
         )
+    else:
+        try:
+            spool.check_mounts()
+        except SpoolError as error:
+            findings.bad("spool.filesystem", f"spool {error}")
     running = "an agent runs on it" if spool.is_locked() else "no agent runs on it now"
     findings.good("spool", f"spool {path}, {running}")
 

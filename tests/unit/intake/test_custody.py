@@ -8,20 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spoold.intake.custody import (
-    ChangedError,
-    Taken,
-    claim,
-    content_digest,
-    digest,
-    give_back,
-    leave,
-    make_way,
-    remove_rest,
-    secure,
-    set_aside,
-    take,
-)
+from spoold.intake.claim import claim, give_back, make_way, plain_name, remove_rest, set_aside
+from spoold.intake.custody import ChangedError, Taken, content_digest, digest, leave, secure, take
 from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.storage.entry import Entry
 from spoold.storage.entry import Path as Names
@@ -229,7 +217,7 @@ def test_long_name_is_claimed_too(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("planted", ["folder", "file"])
-def test_claim_that_is_in_the_way_is_named_and_the_upload_stays(spool: Spool, planted: str) -> None:
+def test_claim_that_is_in_the_way_hinders_nobody_and_is_left_alone(spool: Spool, planted: str) -> None:
     _upload(spool)
     other = spool.path / "new" / ".claim-job"
     if planted == "folder":
@@ -237,8 +225,12 @@ def test_claim_that_is_in_the_way_is_named_and_the_upload_stays(spool: Spool, pl
         (other / "x").touch()
     else:
         other.touch()
-    with pytest.raises(OSError, match=r"new/\.claim-job is in the way; remove it"):
-        claim(spool, "job")
+    key = claim(spool, "job")
+    assert key != "job"
+    assert plain_name(key) == "job"
+    assert read(spool.path / "new" / f".claim-{key}") == JOB
+    assert other.exists()
+    assert give_back(spool, key) == "job"
     assert read(spool.path / "new" / "job") == JOB
 
 

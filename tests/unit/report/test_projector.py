@@ -5,8 +5,9 @@ import contextlib
 import time
 from typing import cast
 
+from spoold.report.paper import LONG_AGO, Paper
 from spoold.report.projector import Projector
-from spoold.report.reporter import LONG_AGO, Paper, Reporter
+from spoold.report.reporter import Reporter
 
 
 class Asked(contextlib.nullcontext[None]):
