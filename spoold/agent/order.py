@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,6 +16,7 @@ from spoold.delivery.job import LiveJob
 from spoold.event import log
 from spoold.report.projector import Projector
 from spoold.storage.manifest import compact_of
+from spoold.storage.record import JobRow
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
@@ -59,20 +60,27 @@ class Orders:
         if everybody:
             self._control.forget(self._dispatcher.jobs.keys())
         jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]
-        await self._look(jobs, now, manifests=everybody)
+        await self._look(jobs, manifests=everybody)
 
-    async def obey_in(self, job_ids: Iterable[int]) -> None:
-        """The same for these jobs alone, as far as they are live."""
-        jobs = [job for job_id in job_ids if (job := self._dispatcher.jobs.get(job_id)) is not None]
-        await self._look(jobs, self._clock(), manifests=False)
+    async def begin(self, rows: Sequence[JobRow], add: Callable[[JobRow], None]) -> None:
+        """Add new jobs to those that are sent, and do what their folders say before a message of theirs can leave."""
+        asked = await self._signals([(row.id, row.name, row.standing.state.folder) for row in rows], manifests=False)
+        signals = {signal.job_id: signal for signal in asked}
+        for row in rows:
+            add(row)
+            if row.id in signals:
+                # CANCEL and HOLD count from the call on, not from its end.
+                await self._obey(signals[row.id])
 
-    async def _look(self, live: Iterable[LiveJob], now: float, *, manifests: bool) -> None:
-        jobs = [(job.id, job.name, job.standing.state.folder) for job in live]
-        look = asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(self._control.look, jobs, now, manifests=manifests)
-        )
-        for found in await look:
+    async def _look(self, live: Iterable[LiveJob], *, manifests: bool) -> None:
+        for found in await self._signals(
+            [(job.id, job.name, job.standing.state.folder) for job in live], manifests=manifests
+        ):
             await self._obey(found)
+
+    async def _signals(self, jobs: list[tuple[int, str, str]], *, manifests: bool) -> list[Signal]:
+        look = functools.partial(self._control.look, jobs, self._clock(), manifests=manifests)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
     async def _obey(self, found: Signal) -> None:
         job = self._dispatcher.jobs.get(found.job_id)
@@ -87,10 +95,12 @@ class Orders:
         if found.manifest is not None and found.manifest != job.source:
             await self._edit(job, found.manifest)
         if found.retry:
-            count = await self._dispatcher.retry(job, uncertain=False)
-            if found.retry_uncertain:
-                count += await self._dispatcher.retry(job, uncertain=True)
-            log("job.retried", job=job.name, recipients=count)
+            # Nobody is made due whom nobody will be sent to: CANCEL wins.
+            if not job.cancelled:
+                count = await self._dispatcher.retry(job, uncertain=False)
+                if found.retry_uncertain:
+                    count += await self._dispatcher.retry(job, uncertain=True)
+                log("job.retried", job=job.name, recipients=count)
             await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._control.remove_retry, job.id, job.name
             )

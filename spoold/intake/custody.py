@@ -3,12 +3,13 @@
 They go one by one: by rename where the agent's own uid owns everything, else by copy.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from spoold.core.folder import MANIFEST, is_content, is_hidden
+from spoold.core.folder import CONTROL_FILES, MANIFEST, is_content, is_hidden
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.claim import move, wanted
@@ -61,7 +62,9 @@ class Taken:
 
 def moves(entries: Iterable[Entry], owner: int) -> bool:
     """Whether an upload of this owner is moved into the agent's hands, rather than copied."""
-    return owner == os.geteuid() and all(entry.uid == owner for entry in wanted(entries))
+    return owner == os.geteuid() and all(
+        entry.uid == owner for entry in wanted(entries) if entry.name not in CONTROL_FILES
+    )
 
 
 def take(
@@ -86,6 +89,11 @@ def take(
     with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
         found = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in found:
+            if entry.name in CONTROL_FILES:
+                # Whoever asks for it: what counts is that it is there.
+                with contextlib.suppress(FileExistsError):
+                    os.close(files.create(*target.locate(entry.name)))
+                continue
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             try:

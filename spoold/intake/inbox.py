@@ -161,6 +161,7 @@ class Inbox:
         self._monotonic = monotonic
         #: By the inodes of their folders.
         self._whole: dict[int, _Whole] = {}
+        self._cancelled: set[int] = set()
 
     def remember(self, seen: "Seen", *, renamed_in: bool) -> None:
         """The upload was judged complete and is about to be taken: should it come back, it is to be as whole as now."""
@@ -169,6 +170,11 @@ class Inbox:
     def forget(self, folder: int) -> None:
         """The upload whose folder had this inode is none any more."""
         self._whole.pop(folder, None)
+        self._cancelled.discard(folder)
+
+    def cancel(self, folder: int) -> None:
+        """CANCEL was asked for while the upload with this inode was being taken."""
+        self._cancelled.add(folder)
 
     def look(self, root: int, upload: Upload) -> Seen:
         """Look at the upload whose folder is `root`. Raises OSError where that cannot be read, and LargeReadingError."""
@@ -205,6 +211,8 @@ class Inbox:
             with upload.time_limit.within(self.policy.max_time):
                 facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
                 verdict = judge(facts, self.policy)
+                if upload.folder in self._cancelled:
+                    verdict = Verdict(Rule.CANCELLED)
                 if verdict.rule is not None and facts.manifest is not None:
                     unread = self._unread(root, upload, entries, facts.manifest)
         except OvertimeError as error:

@@ -14,12 +14,12 @@ from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
 from spoold.intake.batch import REMOVED, Batches, Complete
-from spoold.intake.claim import give_back, plain_name, remove_rest, set_aside
+from spoold.intake.claim import give_back, remove_rest, set_aside
 from spoold.intake.inbox import Inbox, LargeReadingError, Upload
 from spoold.intake.pickup import NO_JOB, Pickups
 from spoold.intake.settings import Settings
 from spoold.storage.admission import Admission
-from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, TAKEN, Spool, plain_name
 from spoold.tally import Tally
 
 _DISK = "the disk is nearly full; it is taken when there is room"
@@ -53,7 +53,14 @@ class Intake:
         self._monotonic = monotonic
         self._accepted = accepted
         self._batches = Batches(
-            spool, admission, tally, clock=clock, monotonic=monotonic, report=report, enlisted=self._enlisted
+            spool,
+            admission,
+            tally,
+            clock=clock,
+            monotonic=monotonic,
+            report=report,
+            enlisted=self._enlisted,
+            cancelled=lambda one: self._inbox.cancel(one.seen.folder),
         )
         self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
