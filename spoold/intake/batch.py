@@ -19,9 +19,11 @@ from spoold.failpoint import failpoint
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared
 from spoold.intake.claim import claim, give_back, hand_over, make_way, remove_rest, set_aside
 from spoold.intake.custody import ChangedError, Custody, Taken, digest, leave, moves, secure, take
-from spoold.intake.inbox import Seen, Upload
+from spoold.intake.inbox import Seen
+from spoold.intake.room import Room
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
+from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import NotRegularError
@@ -73,6 +75,7 @@ class Batches:
         spool: Spool,
         admission: Admission,
         tally: Tally,
+        room: Room,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -84,6 +87,7 @@ class Batches:
         self._admission = admission
         self._report = report
         self._tally = tally
+        self._room = room
         self._monotonic = monotonic
         self._enlisted = enlisted
         self._cancelled = cancelled
@@ -204,6 +208,7 @@ class Batches:
             upload.look_at = self._monotonic() + _AFTER_ERROR
         else:
             return
+        self._room.release(upload.folder)
         upload.busy = False
 
     # --- the steps ----------------------------------------------------------------------------------------------------
@@ -213,7 +218,8 @@ class Batches:
         one.upload.waits_for = TAKING
 
     def _make_way(self, one: Complete) -> None:
-        make_way(self._spool, one.name, one.seen.entries.values())
+        entries = one.seen.entries.values()
+        make_way(self._spool, one.name, (entry for entry in entries if entry.name not in one.seen.left))
 
     def _bring(self, settings: Settings, one: Complete) -> None:
         # Of one that is too large to be looked at nothing is taken; it gets its report.
@@ -222,10 +228,14 @@ class Batches:
         seen, time_limit = one.seen, one.upload.time_limit
         try:
             with time_limit.within(settings.policy.max_time):
-                one.custody = take(self._spool, one.name, seen.entries.values(), seen.owner, seen.unread, time_limit)
+                one.custody = take(
+                    self._spool, one.name, seen.entries.values(), seen.owner, seen.unread, time_limit, left=seen.left
+                )
         except OvertimeError as error:
             one.fail(str(error))
             leave(self._spool, one.name)
+        finally:
+            self._room.release(seen.folder)
 
     def _prepare(self, settings: Settings, one: Complete) -> None:
         with one.upload.time_limit.within(settings.policy.max_time):

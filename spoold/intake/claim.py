@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 
 from spoold.core.folder import CANCEL, HOLD, READY, REPORT, is_hidden, is_temporary
 from spoold.failpoint import failpoint
-from spoold.storage.entry import Entry, Kind
+from spoold.storage.entry import Entry, Kind, Path
 from spoold.storage.files import Files
 from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool, marked, plain_name
 from spoold.storage.tree import Tree
@@ -45,14 +45,14 @@ def claim(spool: Spool, name: str) -> str:
 
 
 def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
-    """Make `active/.take-NAME` and the folders of the upload in it.
+    """Make `active/.take-NAME` and in it the folders of these files.
 
     `active/` is to be synced before a file is moved there: the way to a file is on the disk before the file is there,
     else a power cut could leave it nowhere.
     """
     files = spool.files
     files.make_directory(spool.fd("active"), TAKE + name)
-    folders = sorted(entry.path for entry in wanted(entries) if entry.kind is Kind.DIRECTORY)
+    folders = sorted(_folders(wanted(entries)))
     with spool.job("active", TAKE + name) as target:
         for path in folders:
             with files.directory(target, path[:-1]) as parent:
@@ -60,6 +60,12 @@ def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
         for path in {path[:-1] for path in folders}:
             with files.directory(target, path) as parent:
                 files.sync(parent)
+
+
+def _folders(entries: Iterable[Entry]) -> set[Path]:
+    parents = {entry.name.rpartition("/")[0] for entry in entries if entry.kind is Kind.FILE}
+    paths = (tuple(parent.split("/")) for parent in parents if parent)
+    return {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
 
 
 def give_back(spool: Spool, name: str, *, copied: bool | None = None) -> str | None:

@@ -17,7 +17,7 @@ from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.claim import IN_THE_WAY
-from spoold.intake.inbox import Upload
+from spoold.intake.upload import Upload
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.entry import Entry, Kind, NotRegularError
 from spoold.storage.spooldir import Spool, clean_name, marked, plain_name
