@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from spoold.event import log
 from spoold.report.projector import Projector
 from spoold.storage.manifest import compact_of
 from spoold.storage.obstacle import text_of
+from spoold.storage.record import JobRow
 from spoold.storage.spooldir import Spool
 from spoold.storage.store import Store
 
@@ -62,31 +63,41 @@ class Orders:
             self._control.forget(self._dispatcher.jobs.keys())
             self._troubles = {job: told for job, told in self._troubles.items() if job in self._dispatcher.jobs}
         jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]
-        await self._look(jobs, now, manifests=everybody)
+        await self._look(jobs, manifests=everybody)
 
-    async def obey_in(self, job_ids: Iterable[int]) -> None:
-        """The same for these jobs alone, as far as they are live."""
-        jobs = [job for job_id in job_ids if (job := self._dispatcher.jobs.get(job_id)) is not None]
-        await self._look(jobs, self._clock(), manifests=False)
+    async def begin(self, rows: Sequence[JobRow], add: Callable[[JobRow], None]) -> None:
+        """Add new jobs to those that are sent, and do what their folders say before a message of theirs can leave."""
+        asked = await self._signals([(row.id, row.name, row.standing.state.folder) for row in rows], manifests=False)
+        signals = {signal.job_id: signal for signal in asked}
+        for row in rows:
+            add(row)
+            if row.id in signals:
+                # CANCEL and HOLD count from the call on, not from its end.
+                await self._try(signals[row.id])
 
-    async def _look(self, live: Iterable[LiveJob], now: float, *, manifests: bool) -> None:
+    async def _look(self, live: Iterable[LiveJob], *, manifests: bool) -> None:
         jobs = [(job.id, job.name, job.standing.state.folder) for job in live]
-        look = asyncio.get_running_loop().run_in_executor(
-            self._threads, functools.partial(self._control.look, jobs, now, manifests=manifests)
-        )
-        for found in await look:
-            try:
-                await self._obey(found)
-            except OSError as error:  # it is told again at the next look
-                self._tell(found.job_id, text_of(error))
-            else:
-                self._troubles.pop(found.job_id, None)
+        for found in await self._signals(jobs, manifests=manifests):
+            await self._try(found)
+
+    async def _try(self, found: Signal) -> None:
+        """Obey; of what the file system refuses it is told, and it is asked for again at the next look."""
+        try:
+            await self._obey(found)
+        except OSError as error:
+            self._tell(found.job_id, text_of(error))
+        else:
+            self._troubles.pop(found.job_id, None)
 
     def _tell(self, job_id: int, trouble: str) -> None:
         """Of each job's trouble once: the others' orders wait for nobody's."""
         if self._troubles.get(job_id) != trouble and (job := self._dispatcher.jobs.get(job_id)) is not None:
             log("spool.failed", where=f"control files of {job.name}", error=trouble)
         self._troubles[job_id] = trouble
+
+    async def _signals(self, jobs: list[tuple[int, str, str]], *, manifests: bool) -> list[Signal]:
+        look = functools.partial(self._control.look, jobs, self._clock(), manifests=manifests)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
     async def _obey(self, found: Signal) -> None:
         job = self._dispatcher.jobs.get(found.job_id)
@@ -101,10 +112,12 @@ class Orders:
         if found.manifest is not None and found.manifest != job.source:
             await self._edit(job, found.manifest)
         if found.retry:
-            count = await self._dispatcher.retry(job, uncertain=False)
-            if found.retry_uncertain:
-                count += await self._dispatcher.retry(job, uncertain=True)
-            log("job.retried", job=job.name, recipients=count)
+            # Nobody is made due whom nobody will be sent to: CANCEL wins.
+            if not job.cancelled:
+                count = await self._dispatcher.retry(job, uncertain=False)
+                if found.retry_uncertain:
+                    count += await self._dispatcher.retry(job, uncertain=True)
+                log("job.retried", job=job.name, recipients=count)
             await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._control.remove_retry, job.id, job.name
             )

@@ -181,12 +181,13 @@ class Supervisor:
 
     def _accepted(self, parts: Parts, job_ids: list[int]) -> None:
         async def add() -> None:
-            for row in await self._in_thread(parts.store.jobs, job_ids):
-                if row.id not in parts.dispatcher.jobs:
-                    parts.dispatcher.begin(parts.live(row))
-                    parts.projector.accepted(row.id, row.total)
-            # What was asked for while they were taken.
-            await parts.orders.obey_in(job_ids)
+            rows = await self._in_thread(parts.store.jobs, job_ids)
+            # What was asked for while they were taken holds from the first moment.
+            await parts.orders.begin([row for row in rows if row.id not in parts.dispatcher.jobs], begin)
+
+        def begin(row: JobRow) -> None:
+            parts.dispatcher.begin(parts.live(row))
+            parts.projector.accepted(row.id, row.total)
 
         self._group.create_task(add())
 

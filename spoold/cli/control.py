@@ -41,21 +41,34 @@ def run(options: argparse.Namespace) -> int:
 def _tell(spool: Spool, name: str, options: argparse.Namespace) -> str | None:
     """Touch the job's control file; returns why that cannot be, None if it was done."""
     for _ in range(_TRIES):
+        # While an upload is taken it has two folders, neither of that name, and another of that name may have come.
+        places = spool.taking(name) if valid_name(name) else []
         folder = spool.find(name) if valid_name(name) else None
-        if folder is None:
+        if folder is not None and not (folder == "done" and places):
+            places.append((folder, name))
+        if not places:
             return "no such job in this spool"
-        if folder == "done":
+        if places == [("done", name)]:
             return "is done already; its report is in report/status.txt"
-        try:
-            with spool.job(folder, name) as root:
-                return _write(spool, root, options)
-        except FileNotFoundError:
-            continue  # the agent has just moved it to another folder
-        except NotADirectoryError:
-            return "is no job: a job is a folder"
-        except OSError as error:
-            return f"cannot be told: {error.strerror}"
+        told = [_tell_in(spool, *place, options) for place in places]
+        if any(problem is None for problem in told):
+            return None
+        if problems := [problem for problem in told if problem]:
+            return problems[-1]
     return "moves from folder to folder; try again"
+
+
+def _tell_in(spool: Spool, folder: str, name: str, options: argparse.Namespace) -> str | None:
+    """The same in one place; an empty text where the agent has just moved it to another."""
+    try:
+        with spool.job(folder, name) as root:
+            return _write(spool, root, options)
+    except FileNotFoundError:
+        return ""
+    except NotADirectoryError:
+        return "is no job: a job is a folder"
+    except OSError as error:
+        return f"cannot be told: {error.strerror}"
 
 
 def _write(spool: Spool, root: int, options: argparse.Namespace) -> str | None:

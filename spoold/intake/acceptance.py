@@ -197,7 +197,9 @@ class Acceptance:
         token = secrets.token_hex(10)
         entries, policy = seen.entries, settings.policy
         if _exceeds(entries, _HUGE_FILES, _HUGE_LIST):
-            findings = examine_apart(root, entries, manifest, policy, content, time_limit, date=date, token=token)
+            findings = examine_apart(
+                root, entries, manifest, policy, content, time_limit, absent=seen.left, date=date, token=token
+            )
         else:
             findings = Examination(
                 self._spool.files, root, entries, manifest, policy, content, time_limit, date=date, token=token

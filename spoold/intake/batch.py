@@ -11,24 +11,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spoold.core.completeness import Rule
+from spoold.core.folder import CANCEL
 from spoold.core.problem import printable
 from spoold.core.state import JobState
 from spoold.event import log
 from spoold.failpoint import failpoint
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared
-from spoold.intake.claim import claim, give_back, make_way, plain_name, remove_rest, set_aside
+from spoold.intake.claim import claim, give_back, hand_over, make_way, remove_rest, set_aside
 from spoold.intake.custody import ChangedError, Custody, Taken, digest, leave, moves, secure, take
-from spoold.intake.inbox import Seen, Upload
+from spoold.intake.inbox import Seen
+from spoold.intake.room import Room
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
+from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import NotRegularError
-from spoold.storage.spooldir import TAKE, Spool
+from spoold.storage.spooldir import TAKE, Spool, plain_name
 from spoold.tally import Tally
 
 #: Seconds until an upload that could not be taken is looked at again.
 _AFTER_ERROR = 5.0
+#: What is shown of an upload meanwhile.
+TAKING = "nothing: it is being taken"
 #: Of an upload whose owner took it away too late to leave nothing, too early to have it sent.
 REMOVED = "was removed while it was being taken; nothing of it is sent"
 
@@ -63,25 +68,29 @@ class Complete:
 
 class Batches:
     """See the module. For intake's threads; `report` writes that of a job, `enlisted` is told of the uploads that have become
-    jobs, in their folders."""
+    jobs, in their folders, and `cancelled` of those that are to be none when they come back."""
 
     def __init__(
         self,
         spool: Spool,
         admission: Admission,
         tally: Tally,
+        room: Room,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         report: Callable[[int], None],
         enlisted: Callable[[list[Complete]], None],
+        cancelled: Callable[[Complete], None],
     ) -> None:
         self._spool = spool
         self._admission = admission
         self._report = report
         self._tally = tally
+        self._room = room
         self._monotonic = monotonic
         self._enlisted = enlisted
+        self._cancelled = cancelled
         self._acceptance = Acceptance(spool, admission, clock=clock)
 
     def enlist(self, batch: list[Complete], settings: Settings) -> None:
@@ -159,6 +168,8 @@ class Batches:
             raise
 
     def _return(self, one: Complete) -> None:
+        if self._spool.files.stat(self._spool.fd("active"), (TAKE + one.name, CANCEL)) is not None:
+            self._cancelled(one)  # its own folder may be closed to the agent
         back = give_back(self._spool, one.name, copied=not moves(one.seen.entries.values(), one.seen.owner))
         one.upload.finish = None
         if back is None:
@@ -197,15 +208,18 @@ class Batches:
             upload.look_at = self._monotonic() + _AFTER_ERROR
         else:
             return
+        self._room.release(upload.folder)
         upload.busy = False
 
     # --- the steps ----------------------------------------------------------------------------------------------------
 
     def _claim(self, one: Complete) -> None:
         one.name = claim(self._spool, one.upload.name)
+        one.upload.waits_for = TAKING
 
     def _make_way(self, one: Complete) -> None:
-        make_way(self._spool, one.name, one.seen.entries.values())
+        entries = one.seen.entries.values()
+        make_way(self._spool, one.name, (entry for entry in entries if entry.name not in one.seen.left))
 
     def _bring(self, settings: Settings, one: Complete) -> None:
         # Of one that is too large to be looked at nothing is taken; it gets its report.
@@ -214,10 +228,14 @@ class Batches:
         seen, time_limit = one.seen, one.upload.time_limit
         try:
             with time_limit.within(settings.policy.max_time):
-                one.custody = take(self._spool, one.name, seen.entries.values(), seen.owner, seen.unread, time_limit)
+                one.custody = take(
+                    self._spool, one.name, seen.entries.values(), seen.owner, seen.unread, time_limit, left=seen.left
+                )
         except OvertimeError as error:
             one.fail(str(error))
             leave(self._spool, one.name)
+        finally:
+            self._room.release(seen.folder)
 
     def _prepare(self, settings: Settings, one: Complete) -> None:
         with one.upload.time_limit.within(settings.policy.max_time):
@@ -253,6 +271,9 @@ class Batches:
 
     def _set_aside(self, one: Complete) -> None:
         one.rest = set_aside(self._spool, one.name, one.job.name) or one.rest
+        if one.rest is not None and not one.job.state.final:
+            # Nobody sends before this: the job becomes known to those who do when all is done here.
+            hand_over(self._spool, one.rest, (one.job.state.folder, one.job.name), one.seen.entries)
 
     def _remove_rest(self, one: Complete) -> None:
         try:

@@ -8,21 +8,17 @@ and changes nothing. After a kill, `give_back` makes one upload of what is in th
 import contextlib
 import errno
 import os
-import re
-import secrets
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from spoold.core.folder import READY, REPORT, is_hidden, is_temporary
+from spoold.core.folder import CANCEL, HOLD, READY, REPORT, is_hidden, is_temporary
 from spoold.failpoint import failpoint
-from spoold.storage.entry import Entry, Kind
+from spoold.storage.entry import Entry, Kind, Path
 from spoold.storage.files import Files
-from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool
+from spoold.storage.spooldir import CLAIM, TAKE, TAKEN, Spool, marked, plain_name
 from spoold.storage.tree import Tree
 
 #: Bytes of an upload's name; a file system's 255 without the prefixes that it gets here.
 _NAME_LIMIT = 230
-#: What a name is given in front where something else has its hidden names already.
-_MARK = re.compile("~[0-9a-f]{8}~")
 #: How a rename fails where something else has the name.
 IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 _HIDDEN = (("new", CLAIM), ("active", TAKE))
@@ -48,25 +44,15 @@ def claim(spool: Spool, name: str) -> str:
         key = marked(plain_name(key))
 
 
-def marked(name: str) -> str:
-    """Another hidden name for `name`, one that nobody has."""
-    return f"~{secrets.token_hex(4)}~{name}"
-
-
-def plain_name(key: str) -> str:
-    """The name in a hidden one, be it marked or not."""
-    return key[found.end() :] if (found := _MARK.match(key)) is not None and found.end() < len(key) else key
-
-
 def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
-    """Make `active/.take-NAME` and the folders of the upload in it.
+    """Make `active/.take-NAME` and in it the folders of these files.
 
     `active/` is to be synced before a file is moved there: the way to a file is on the disk before the file is there,
     else a power cut could leave it nowhere.
     """
     files = spool.files
     files.make_directory(spool.fd("active"), TAKE + name)
-    folders = sorted(entry.path for entry in wanted(entries) if entry.kind is Kind.DIRECTORY)
+    folders = sorted(_folders(wanted(entries)))
     with spool.job("active", TAKE + name) as target:
         for path in folders:
             with files.directory(target, path[:-1]) as parent:
@@ -74,6 +60,12 @@ def make_way(spool: Spool, name: str, entries: Iterable[Entry]) -> None:
         for path in {path[:-1] for path in folders}:
             with files.directory(target, path) as parent:
                 files.sync(parent)
+
+
+def _folders(entries: Iterable[Entry]) -> set[Path]:
+    parents = {entry.name.rpartition("/")[0] for entry in entries if entry.kind is Kind.FILE}
+    paths = (tuple(parent.split("/")) for parent in parents if parent)
+    return {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
 
 
 def give_back(spool: Spool, name: str, *, copied: bool | None = None) -> str | None:
@@ -88,8 +80,12 @@ def give_back(spool: Spool, name: str, *, copied: bool | None = None) -> str | N
     taken = files.stat(spool.fd("active"), (TAKE + name,))
     if copied is None:
         copied = claimed is not None and claimed.uid != os.geteuid()
-    if claimed is not None and taken is not None and not copied:
-        _put_back(spool, name)
+    if claimed is not None and taken is not None:
+        if copied:
+            with contextlib.suppress(OSError):  # another user's folder may not permit it
+                _carry(spool, ("active", TAKE + name), ("new", CLAIM + name))
+        else:
+            _put_back(spool, name)
     if taken is not None:
         files.remove_tree(spool.fd("active"), TAKE + name)
     if claimed is None:
@@ -163,3 +159,23 @@ def move(files: Files, source: Tree, target: Tree, name: str) -> None:
     here, child = source.locate(name)
     there, _ = target.locate(name)
     files.rename(here, child, there, child)
+
+
+def hand_over(spool: Spool, rest: str, job: tuple[str, str], known: Container[str]) -> None:
+    """What was asked for in the upload's old folder while it was taken is asked for in the job's: (place, name).
+
+    `known` are the names that the upload had when it was complete: they were taken, and may have been taken back.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        _carry(spool, ("new", TAKEN + rest), job, known)
+
+
+def _carry(spool: Spool, source: tuple[str, str], target: tuple[str, str], known: Container[str] = ()) -> None:
+    files = spool.files
+    with spool.job(*source) as here:
+        asked = [name for name in (CANCEL, HOLD) if name not in known and files.stat(here, (name,)) is not None]
+    if asked:
+        with spool.job(*target) as there:
+            for name in asked:
+                with contextlib.suppress(FileExistsError):
+                    os.close(files.create(there, name))

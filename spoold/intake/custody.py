@@ -3,12 +3,13 @@
 They go one by one: by rename where the agent's own uid owns everything, else by copy.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from spoold.core.folder import MANIFEST, is_content, is_hidden
+from spoold.core.folder import CONTROL_FILES, MANIFEST, is_content, is_hidden
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.claim import move, wanted
@@ -61,7 +62,9 @@ class Taken:
 
 def moves(entries: Iterable[Entry], owner: int) -> bool:
     """Whether an upload of this owner is moved into the agent's hands, rather than copied."""
-    return owner == os.geteuid() and all(entry.uid == owner for entry in wanted(entries))
+    return owner == os.geteuid() and all(
+        entry.uid == owner for entry in wanted(entries) if entry.name not in CONTROL_FILES
+    )
 
 
 def take(
@@ -71,26 +74,36 @@ def take(
     owner: int,
     unread: frozenset[str] = frozenset(),
     time_limit: TimeLimit = BOUNDLESS,
+    *,
+    left: Mapping[str, bytes | None] | None = None,
 ) -> Custody:
     """Bring the claimed upload's files into the folders of `make_way`; `secure` and `digest` come next.
 
     `entries` is what was there when it was judged complete; anything else raises ChangedError. Files of an owner other
     than `owner` are refused with ChangedError too: nobody's files are taken by another's name. What an interrupted or
     unfinished transfer left under a hidden temporary name stays behind. The files `unread` are neither hashed nor copied
-    nor synced: where the others are moved they are too, else they stay behind. Raises OvertimeError.
+    nor synced: where the others are moved they are too, else they stay behind. Those `left` are not copied: they are hashed
+    where they are, unless their hash is known. Raises OvertimeError.
     """
-    entries = wanted(entries)
+    entries, left = wanted(entries), left or {}
     files = spool.files
     moved = moves(entries, owner)
     hashes: dict[str, bytes] = {}
     with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
         found = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in found:
+            if entry.name in CONTROL_FILES:
+                # Whoever asks for it: what counts is that it is there.
+                with contextlib.suppress(FileExistsError):
+                    os.close(files.create(*target.locate(entry.name)))
+                continue
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             try:
                 if moved:
                     move(files, source, target, entry.name)
+                elif entry.name in left:
+                    hashes[entry.name] = left[entry.name] or _hash_in_place(source, entry, time_limit)
                 elif entry.name not in unread:
                     hashes[entry.name] = _copy(files, source, target, entry, time_limit)
             except FileNotFoundError:
@@ -99,7 +112,7 @@ def take(
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")
-    read = tuple(entry.name for entry in found if entry.name not in unread)
+    read = tuple(entry.name for entry in found if entry.name not in unread and entry.name not in left)
     return Custody(
         name,
         read,
@@ -182,18 +195,28 @@ def _copy(files: Files, source: Tree, target: Tree, entry: Entry, time_limit: Ti
 
     No more than was there at the look: of that the disk has room.
     """
-    digest, left = hashlib.sha256(), entry.size
+    digest = hashlib.sha256()
     fd = files.create(*target.locate(entry.name))
     try:
-        for chunk in time_limit.over(source.chunks(entry.name)):
-            left -= len(chunk)
-            if left < 0:
-                raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
+        for chunk in _as_it_was(source, entry, time_limit):
             digest.update(chunk)
             files.write(fd, chunk)
     finally:
         os.close(fd)
     return digest.digest()
+
+
+def _hash_in_place(source: Tree, entry: Entry, time_limit: TimeLimit) -> bytes:
+    return hash_of(_as_it_was(source, entry, time_limit)).digest()
+
+
+def _as_it_was(source: Tree, entry: Entry, time_limit: TimeLimit) -> Iterator[bytes]:
+    left = entry.size
+    for chunk in time_limit.over(source.chunks(entry.name)):
+        left -= len(chunk)
+        if left < 0:
+            raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
+        yield chunk
 
 
 def hash_of(chunks: Iterable[bytes]) -> "hashlib._Hash":

@@ -14,84 +14,29 @@ from datetime import tzinfo
 
 from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
 from spoold.core.document.reader import READ_BYTES, DocumentError
-from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, SEAL, is_content, is_hidden
-from spoold.core.manifest import Expect, InlineRecipient, Manifest, parse_manifest
-from spoold.core.problem import printable
+from spoold.core.folder import CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
+from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest, parse_manifest
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
-from spoold.event import log
-from spoold.intake.custody import hash_of
+from spoold.intake.claim import wanted
+from spoold.intake.custody import hash_of, moves
 from spoold.intake.time_limit import OvertimeError, TimeLimit
+from spoold.intake.upload import Counts, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
 from spoold.storage.files import Files
 from spoold.storage.tree import Tree
 
 #: Bytes of an upload that others do not wait for while they are read.
 LARGE_READING = 64 * 1024 * 1024
+#: So many files that a job does not name, of so many bytes together, are copied with the others.
+_FEW = 100
+_SMALL = 1024 * 1024
 _SEAL_LIMIT = 256 * 1024 * 1024
-
-Identity = tuple[int, int, int, int]
 
 
 class LargeReadingError(Exception):
     """Much has to be read to say whether the upload is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Recipients, message files that they get, and whether one has no message of its own; None where unknown."""
-
-    recipients: int | None = None
-    messages: int | None = None
-    needs_shared: bool = False
-
-
-@dataclass(slots=True)
-class Upload:
-    """One folder in new/, and what is known of it. Moments are monotonic seconds."""
-
-    name: str
-    first_seen: float
-    changed_at: float
-    renamed_in: bool = False
-    arrived: bool | None = None
-    """How the next folder of this name came, as far as that was told and it was not looked at yet."""
-    folder: int = 0
-    """The inode of what was looked at."""
-    look_at: float = 0.0
-    waits_for: str | None = None
-    """As status.json shows it."""
-    busy: bool = False
-    looked: bool = False
-    tree: int = 0
-    problem: str | None = None
-    finish: Callable[[], None] | None = None
-    """What is left to do of an upload that has become a job."""
-    hashes: dict[str, tuple[Identity, str]] = field(default_factory=dict)
-    counts: tuple[int, _Counts] | None = None
-    unread: tuple[tuple[int, int], frozenset[str]] | None = None
-    owner: int = 0
-    """The folder's uid, once looked at."""
-    patient: bool = False
-    """Whether it is read in nobody's way: else a large reading raises LargeReadingError."""
-    time_limit: TimeLimit = field(default_factory=TimeLimit)
-
-    def meet(self, folder: int) -> None:
-        """The look is at this inode: of another one of the same name nothing is known."""
-        if folder != self.folder:
-            if self.folder:
-                self.renamed_in = bool(self.arrived)
-            self.folder, self.tree, self.looked = folder, 0, False
-            self.hashes.clear()
-            self.counts = self.unread = self.problem = None
-        self.arrived = None
-
-    def tell(self, problem: str) -> None:
-        """Say what is wrong, in status.json and once in the log."""
-        if self.waits_for != problem:
-            log("upload.problem", upload=printable(self.name), problem=problem)
-        self.waits_for = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,41 +50,20 @@ class Seen:
     """The folder's inode."""
     unread: frozenset[str] = frozenset()
     """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
+    left: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Files of an upload to be copied that the job does not name, with their hashes where these are known: they are read, for
+    they are part of what *the same content* means, and stay behind."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """An upload as it was when it was judged complete, by the names of its files."""
-
-    entries: Mapping[str, Entry]
-    renamed_in: bool
-
-    def vanished(self, found: Mapping[str, Entry]) -> str | None:
-        """A file that is not there any more."""
-        return min((name for name in self._files() if name not in found), default=None)
-
-    def changed(self, found: Mapping[str, Entry]) -> bool:
-        """Whether the sender has changed anything since."""
-        return self._prints(self.entries) != self._prints(found)
-
-    def is_other(self, found: Mapping[str, Entry]) -> bool:
-        """Whether nothing is left of it: it is another upload that happens to have the same inode."""
-        return not any(name in found and found[name].inode == self.entries[name].inode for name in self._files())
-
-    def _files(self) -> list[str]:
-        return [name for name, entry in self.entries.items() if _counts(name) and entry.kind is not Kind.DIRECTORY]
-
-    @staticmethod
-    def _prints(entries: Mapping[str, Entry]) -> dict[str, object]:
-        return {
-            name: entry.kind if entry.kind is Kind.DIRECTORY else entry.fingerprint
-            for name, entry in entries.items()
-            if _counts(name)
-        }
-
-
-def _counts(name: str) -> bool:
-    return (is_content(name) or name == SEAL) and not is_hidden(name)
+    @property
+    def to_copy(self) -> int:
+        """Bytes."""
+        if moves(self.entries.values(), self.owner):
+            return 0
+        return sum(
+            entry.size
+            for entry in wanted(self.entries.values())
+            if entry.kind is Kind.FILE and entry.name not in self.unread and entry.name not in self.left
+        )
 
 
 class Inbox:
@@ -160,15 +84,21 @@ class Inbox:
         self._clock = clock
         self._monotonic = monotonic
         #: By the inodes of their folders.
-        self._whole: dict[int, _Whole] = {}
+        self._whole: dict[int, Whole] = {}
+        self._cancelled: set[int] = set()
 
     def remember(self, seen: "Seen", *, renamed_in: bool) -> None:
         """The upload was judged complete and is about to be taken: should it come back, it is to be as whole as now."""
-        self._whole.setdefault(seen.folder, _Whole(seen.entries, renamed_in))
+        self._whole.setdefault(seen.folder, Whole(seen.entries, renamed_in))
 
     def forget(self, folder: int) -> None:
         """The upload whose folder had this inode is none any more."""
         self._whole.pop(folder, None)
+        self._cancelled.discard(folder)
+
+    def cancel(self, folder: int) -> None:
+        """CANCEL was asked for while the upload with this inode was being taken."""
+        self._cancelled.add(folder)
 
     def look(self, root: int, upload: Upload) -> Seen:
         """Look at the upload whose folder is `root`. Raises OSError where that cannot be read, and LargeReadingError."""
@@ -188,7 +118,7 @@ class Inbox:
             return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
         entries = {entry.name: entry for entry in found}
         # In whatever order they come.
-        tree = functools.reduce(operator.xor, (hash((entry.name, _identity(entry))) for entry in found), len(found))
+        tree = functools.reduce(operator.xor, (hash((entry.name, identity(entry))) for entry in found), len(found))
         if tree != upload.tree or not upload.looked:
             # At the first look the files' own times say how long they have been at rest; rsync cannot set those back.
             at_rest = 0.0
@@ -201,15 +131,20 @@ class Inbox:
             upload.time_limit = TimeLimit(self._monotonic)
         vanished = self._vanished(upload, entries, arrived=arrived)
         unread = frozenset[str]()
+        left: Mapping[str, bytes | None] = {}
         try:
             with upload.time_limit.within(self.policy.max_time):
                 facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
                 verdict = judge(facts, self.policy)
+                if upload.folder in self._cancelled:
+                    verdict = Verdict(Rule.CANCELLED)
                 if verdict.rule is not None and facts.manifest is not None:
                     unread = self._unread(root, upload, entries, facts.manifest)
+                if verdict.rule is not None and not moves(found, folder.st_uid):
+                    left = self._left(root, upload, entries, facts.manifest, unread)
         except OvertimeError as error:
             verdict = Verdict(Rule.STALE, errors=(str(error),))
-        return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread)
+        return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread, left)
 
     def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
         """A file that vanished while the upload was being taken. How it came counts only while it is what came."""
@@ -252,6 +187,32 @@ class Inbox:
         upload.unread = (key, frozenset(found))
         return upload.unread[1]
 
+    def _left(
+        self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest | None, unread: frozenset[str]
+    ) -> dict[str, bytes | None]:
+        """The files that the job does not name: not copied, unless they are few and small."""
+        named = {MANIFEST, SEAL, *CONTROL_FILES, *DEFAULT_RECIPIENTS, DEFAULT_MESSAGE, *unread}
+        if manifest is not None:
+            named |= {manifest.message, recipients_file(manifest, entries.keys()) or ""}
+        files = [entry for entry in wanted(entries.values()) if entry.kind is Kind.FILE and entry.name not in named]
+        if len(files) <= _FEW and sum(entry.size for entry in files) <= _SMALL:
+            return {}
+        if upload.left is None or upload.left[0] != upload.tree:
+            others = {entry.name for entry in files}
+            # What is wrong with a list is told when the upload is taken.
+            with contextlib.suppress(RecipientsError, NotRegularError, OSError):
+                source = None if manifest is None else recipients_file(manifest, entries.keys())
+                for row in () if manifest is None else self._rows(root, upload, entries, manifest, source):
+                    others.discard(row.message or "")
+                    if not others:
+                        break
+            upload.left = (upload.tree, frozenset(others))
+        known = upload.hashes
+        return {
+            name: bytes.fromhex(known[name][1]) if name in known and known[name][0] == identity(entries[name]) else None
+            for name in upload.left[1]
+        }
+
     def _too_large(self, upload: Upload, now: float, problem: str) -> Verdict:
         if upload.problem != problem:
             upload.problem, upload.changed_at = problem, now
@@ -272,7 +233,7 @@ class Inbox:
             seal = parse_seal(text)
             if seal.problem is None and seal.hashes.keys() <= files.keys():
                 wrong = self._wrong(root, upload, entries, seal.hashes, manifest)
-        newline, counts = True, _Counts()
+        newline, counts = True, Counts()
         source = recipients_file(manifest, entries.keys()) if manifest is not None else None
         if source and source in files:
             newline = self._ends_in_newline(root, entries[source])
@@ -302,12 +263,12 @@ class Inbox:
         self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str]
     ) -> frozenset[str]:
         hashes = upload.hashes
-        new = [name for name in wanted if name not in hashes or hashes[name][0] != _identity(entries[name])]
+        new = [name for name in wanted if name not in hashes or hashes[name][0] != identity(entries[name])]
         self._check(upload, [entries[name] for name in new])
         with Tree(self._files, root) as tree:
             for name in new:
                 digest = hash_of(upload.time_limit.over(tree.chunks(name)))
-                hashes[name] = (_identity(entries[name]), digest.hexdigest())
+                hashes[name] = (identity(entries[name]), digest.hexdigest())
         return frozenset(name for name, expected in wanted.items() if hashes[name][1] != expected)
 
     def _check(self, upload: Upload, entries: list[Entry]) -> None:
@@ -327,14 +288,14 @@ class Inbox:
 
     def _count(
         self, root: int, upload: Upload, entries: dict[str, Entry], manifest: Manifest, source: str | None
-    ) -> _Counts:
+    ) -> Counts:
         """What is in the list of recipients; nothing where it cannot be read."""
         if upload.counts is not None and upload.counts[0] == upload.tree:
             return upload.counts[1]
         recipients = 0
         messages: set[str] = set()
         needs_shared = False
-        found = _Counts()
+        found = Counts()
         # What is wrong with a list is told when the upload is taken.
         with contextlib.suppress(RecipientsError, NotRegularError, OSError):
             for row in self._rows(root, upload, entries, manifest, source):
@@ -343,7 +304,7 @@ class Inbox:
                 path = row.message or manifest.message
                 if path not in messages and path in entries:
                     messages.add(entries[path].name)
-            found = _Counts(recipients, len(messages), needs_shared)
+            found = Counts(recipients, len(messages), needs_shared)
         upload.counts = (upload.tree, found)
         return found
 
@@ -379,7 +340,3 @@ def read_manifest(
         return None, f"{MANIFEST}: is {error}; expected a plain file", False
     except FileNotFoundError:
         return None, f"{MANIFEST} is missing", True
-
-
-def _identity(entry: Entry) -> Identity:
-    return (*entry.fingerprint, entry.ctime_ns)

@@ -18,12 +18,12 @@ from spoold.core.manifest import DEFAULT_MESSAGE
 from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
-from spoold.intake.claim import IN_THE_WAY, marked, plain_name
-from spoold.intake.inbox import Upload
+from spoold.intake.claim import IN_THE_WAY
+from spoold.intake.upload import Upload
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.entry import Entry, Kind, NotRegularError
 from spoold.storage.obstacle import set_aside, tolerating
-from spoold.storage.spooldir import Spool, clean_name
+from spoold.storage.spooldir import Spool, clean_name, marked, plain_name
 
 SUFFIX = ".eml"
 MAKING = ".pickup-"

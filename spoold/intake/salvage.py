@@ -11,11 +11,11 @@ from spoold.core.problem import printable
 from spoold.core.state import JobState
 from spoold.event import log
 from spoold.intake.batch import REMOVED
-from spoold.intake.claim import give_back, plain_name
+from spoold.intake.claim import give_back
 from spoold.intake.claim import set_aside as put_away
 from spoold.storage.admission import Admission
 from spoold.storage.obstacle import rename_over, set_aside, text_of, tolerating
-from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, Spool
+from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, Spool, plain_name
 
 
 class Salvage:

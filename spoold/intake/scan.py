@@ -13,15 +13,16 @@ from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
 from spoold.intake.batch import Batches, Complete
-from spoold.intake.inbox import Inbox, LargeReadingError, Upload
+from spoold.intake.inbox import Inbox, LargeReadingError
 from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.intake.room import Room
 from spoold.intake.salvage import Salvage
 from spoold.intake.settings import Settings
+from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
 from spoold.storage.spooldir import Spool
 from spoold.tally import Tally
 
-_DISK = "the disk is nearly full; it is taken when there is room"
 #: Uploads that are looked at and taken in one go, at most.
 _BATCH = 50
 #: Large uploads of so many users are taken at the same time, at most: one user's wait for each other.
@@ -51,10 +52,18 @@ class Intake:
         self._settings = settings
         self._monotonic = monotonic
         self._accepted = accepted
+        self._room = Room(spool, reserve)
         self._batches = Batches(
-            spool, admission, tally, clock=clock, monotonic=monotonic, report=report, enlisted=self._enlisted
+            spool,
+            admission,
+            tally,
+            self._room,
+            clock=clock,
+            monotonic=monotonic,
+            report=report,
+            enlisted=self._enlisted,
+            cancelled=lambda one: self._inbox.cancel(one.seen.folder),
         )
-        self._reserve = reserve
         self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
         self._pickups = Pickups(spool, clock=clock)
         self._uploads: dict[str, Upload] = {}
@@ -212,8 +221,8 @@ class Intake:
             soonest = max(1.0, 10 * cost)
             upload.look_at = begun + max(0.05, min(verdict.look_again or soonest, soonest))
             return None
-        if self._spool.files.free_bytes(self._spool.root) < self._reserve:
-            upload.tell(_DISK)
+        if (lacking := self._room.lacks(seen.folder, seen.to_copy)) is not None:
+            upload.tell(lacking)
             upload.look_at = begun + 5.0
             return None
         errors = [*self._pickups.errors.pop(upload.name, ()), *verdict.errors]
@@ -229,12 +238,17 @@ class Intake:
             else:
                 upload.waits_for = found
                 upload.look_at = begun + 1.0
-        elif self._spool.files.free_bytes(self._spool.root) - found.size < self._reserve:
-            upload.tell(_DISK)
+        elif (lacking := self._room.lacks(found.inode, found.size)) is not None:
+            upload.tell(lacking)
             upload.look_at = begun + 5.0
-        elif (name := self._pickups.take(found)) is not None:
-            log("upload.seen", upload=printable(name))
-            self._uploads.setdefault(name, Upload(name, begun, begun))
+        else:
+            try:
+                name = self._pickups.take(found)
+            finally:
+                self._room.release(found.inode)
+            if name is not None:
+                log("upload.seen", upload=printable(name))
+                self._uploads.setdefault(name, Upload(name, begun, begun))
 
     def _enlisted(self, batch: list[Complete]) -> None:
         for one in batch:

@@ -12,7 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import IO, BinaryIO, Protocol
@@ -52,10 +52,14 @@ def examine_apart(
     store: Store,
     time_limit: TimeLimit,
     *,
+    absent: Container[str] = (),
     date: datetime,
     token: str,
 ) -> Findings:
-    """What `Examination` finds in the taken folder `root`, `entries` being all that was uploaded. Raises OSError."""
+    """What `Examination` finds in the taken folder `root`, `entries` being all that was uploaded, some of it `absent` there.
+
+    Raises OSError.
+    """
     order = {
         "manifest": pack(manifest).decode(),
         "policy": asdict(policy),
@@ -64,7 +68,7 @@ def examine_apart(
         "others": [
             entry
             for entry in entries.values()
-            if entry.kind not in (Kind.FILE, Kind.DIRECTORY) or entry.size > policy.max_message
+            if entry.kind not in (Kind.FILE, Kind.DIRECTORY) or entry.size > policy.max_message or entry.name in absent
         ],
         "date": date.isoformat(),
         "token": token,

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ CLAIM = ".claim-"
 TAKE = ".take-"
 TAKEN = ".taken-"
 PRIVATE = ".spoold"
+#: What a hidden name has in front where something else has the plain one.
+_MARK = re.compile("~[0-9a-f]{8}~")
 _NAME = re.compile(r"[A-Za-z0-9_@+][A-Za-z0-9._@+-]{0,99}")
 
 
@@ -36,6 +39,16 @@ def valid_name(name: str) -> bool:
 def clean_name(name: str) -> str:
     """A valid name as near to `name` as can be, for the report of a folder whose name is refused."""
     return re.sub(r"[^A-Za-z0-9._@+-]", "_", name).lstrip(".-")[:90] or "unnamed"
+
+
+def marked(name: str) -> str:
+    """Another hidden name for `name`, one that nobody has."""
+    return f"~{secrets.token_hex(4)}~{name}"
+
+
+def plain_name(key: str) -> str:
+    """The name in a hidden one, be it marked or not."""
+    return key[found.end() :] if (found := _MARK.match(key)) is not None and found.end() < len(key) else key
 
 
 class SpoolError(UserError):
@@ -180,6 +193,15 @@ class Spool:
             if self.files.stat(self.fd(folder), (name,)) is not None:
                 return folder
         return None
+
+    def taking(self, name: str) -> list[tuple[str, str]]:
+        """(folder, hidden name) of the upload `name` while it is being taken: what the job will be first, then the rest."""
+        return [
+            (folder, prefix + key)
+            for folder, prefix in (("active", TAKE), ("new", CLAIM))
+            for key in self.hidden(folder, prefix)
+            if plain_name(key) == name
+        ]
 
     @contextlib.contextmanager
     def job(self, folder: str, name: str) -> Iterator[int]:

@@ -112,13 +112,17 @@ def _job(spool: Spool, name: str) -> Job | str:
 
 
 def _folder(spool: Spool, name: str) -> str:
-    folder = spool.find(name) if valid_name(name) else None
+    """Where it stands; while it is taken, in new/ still. Raises _MissingError."""
+    valid = valid_name(name)
+    folder = (spool.find(name) or ("new" if spool.taking(name) else spool.find(name))) if valid else None
     if folder is None:
         raise _MissingError(f"{printable(name)}: no such job in this spool")
     return folder
 
 
 def _waits_for(spool: Spool, name: str) -> str:
+    if spool.find(name) is None and spool.taking(name):
+        return "nothing: it is being taken"
     upload = next((item for item in _state(spool)["uploads"] if item["upload"] == name), None)
     return printable(upload["waits_for"], 1000) if upload else "the agent's next look"
 

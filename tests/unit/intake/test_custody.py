@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from spoold.intake.claim import claim, give_back, make_way, plain_name, remove_rest, set_aside
+from spoold.intake.claim import claim, give_back, make_way, remove_rest, set_aside
 from spoold.intake.custody import ChangedError, Taken, content_digest, digest, leave, secure, take
 from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.storage.entry import Entry
 from spoold.storage.entry import Path as Names
 from spoold.storage.files import Files
-from spoold.storage.spooldir import Spool
+from spoold.storage.spooldir import Spool, plain_name
 from tests.servers.upload import read, write
 
 JOB = {"job.yaml": b"sender: a@b.example\n", "message.eml": b"Subject: x\n\nx\n", "messages/deep/1.eml": b"one"}
