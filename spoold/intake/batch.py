@@ -27,6 +27,7 @@ from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import NotRegularError
+from spoold.storage.manifest import Manifests
 from spoold.storage.spooldir import TAKE, Spool, plain_name
 from spoold.tally import Tally
 
@@ -76,6 +77,7 @@ class Batches:
         admission: Admission,
         tally: Tally,
         room: Room,
+        manifests: Manifests,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -91,7 +93,7 @@ class Batches:
         self._monotonic = monotonic
         self._enlisted = enlisted
         self._cancelled = cancelled
-        self._acceptance = Acceptance(spool, admission, clock=clock)
+        self._acceptance = Acceptance(spool, admission, manifests, clock=clock)
 
     def enlist(self, batch: list[Complete], settings: Settings) -> None:
         """Take complete uploads: durable in the agent's hands, then accepted in one commit, then where they belong.

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 
 from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
-from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.folder import CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
-from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest, parse_manifest
+from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
@@ -25,10 +24,13 @@ from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.intake.upload import Counts, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
 from spoold.storage.files import Files
+from spoold.storage.manifest import Manifests, read_manifest
 from spoold.storage.tree import Tree
 
 #: Bytes of an upload that others do not wait for while they are read.
 LARGE_READING = 64 * 1024 * 1024
+#: A folder with more files is listed when nobody waits.
+_LISTED = 2000
 #: So many files that a job does not name, of so many bytes together, are copied with the others.
 _FEW = 100
 _SMALL = 1024 * 1024
@@ -83,6 +85,7 @@ class Inbox:
         self.zone = zone
         self._clock = clock
         self._monotonic = monotonic
+        self.manifests = Manifests()
         #: By the inodes of their folders.
         self._whole: dict[int, Whole] = {}
         self._cancelled: set[int] = set()
@@ -108,13 +111,16 @@ class Inbox:
         arrived = bool(upload.arrived)
         upload.meet(folder.st_ino)
         try:
+            most = self.policy.max_recipients + 1000
             found = self._files.walk(
                 root,
-                max_entries=self.policy.max_recipients + 1000,
+                max_entries=most if upload.patient else min(most, _LISTED),
                 max_depth=MAX_DEPTH,
                 skip=frozenset({REPORT}),
             )
         except TreeTooLargeError as error:
+            if not upload.patient:
+                raise LargeReadingError from None
             return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
         entries = {entry.name: entry for entry in found}
         # In whatever order they come.
@@ -226,7 +232,7 @@ class Inbox:
         specials = {
             name: entry.kind.value for name, entry in entries.items() if name not in files and name not in directories
         }
-        manifest, problem, incomplete = read_manifest(self._files, root, entries, self.zone)
+        manifest, problem, incomplete = self._manifest(root, upload, entries)
         seal, wrong = None, frozenset[str]()
         if SEAL in files:
             text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
@@ -243,6 +249,24 @@ class Inbox:
             files, specials, directories, manifest, problem, incomplete, seal, wrong, newline, counts.recipients, counts.messages,
             counts.needs_shared, upload.renamed_in, now - upload.changed_at,
         )  # fmt: skip
+
+    def _manifest(
+        self, root: int, upload: Upload, entries: dict[str, Entry]
+    ) -> tuple[Manifest | None, str | None, bool]:
+        """See `read_manifest`. What is wrong is remembered as long as the file stays as it is."""
+        entry = entries.get(MANIFEST)
+        key = None if entry is None else (identity(entry), self.zone)
+        if upload.wrong is not None and upload.wrong[0] == key:
+            return None, *upload.wrong[1]
+
+        def parse(source: bytes) -> Manifest:
+            if not upload.patient and not self.manifests.knows(source, self.zone):
+                raise LargeReadingError
+            return self.manifests.parse(source, self.zone)
+
+        manifest, problem, incomplete = read_manifest(self._files, root, entries, parse)
+        upload.wrong = None if problem is None or key is None else (key, (problem, incomplete))
+        return manifest, problem, incomplete
 
     def _wrong(
         self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str], manifest: Manifest | None
@@ -318,25 +342,3 @@ class Inbox:
         read = read_txt if source.lower().endswith(".txt") else read_csv
         self._check(upload, [entries[source]])
         return read(upload.time_limit.over(self._files.chunks(root, entries[source].path)), source)
-
-
-def read_manifest(
-    files: Files, root: int, entries: dict[str, Entry], zone: tzinfo
-) -> tuple[Manifest | None, str | None, bool]:
-    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read.
-
-    `zone` is the agent's.
-    """
-    entry = entries.get(MANIFEST)
-    if entry is None:
-        return None, f"{MANIFEST} is missing", True
-    if entry.kind is not Kind.FILE:
-        return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
-    try:
-        return parse_manifest(files.read_small(root, (MANIFEST,), READ_BYTES), zone=zone), None, False
-    except DocumentError as error:
-        return None, str(error.problems[0]), error.incomplete
-    except NotRegularError as error:
-        return None, f"{MANIFEST}: is {error}; expected a plain file", False
-    except FileNotFoundError:
-        return None, f"{MANIFEST} is missing", True

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
 from spoold.core.folder import SEAL, is_content, is_hidden
 from spoold.core.problem import printable
@@ -51,6 +52,10 @@ class Upload:
     counts: tuple[int, Counts] | None = None
     unread: tuple[tuple[int, int], frozenset[str]] | None = None
     left: tuple[int, frozenset[str]] | None = None
+    wrong: tuple[tuple[Identity, tzinfo] | None, tuple[str, bool]] | None = None
+    """What is wrong with job.yaml, and whether more bytes could cure it, as long as it is that file."""
+    slow: bool = False
+    """Whether looking at it takes long."""
     owner: int = 0
     """The folder's uid, once looked at."""
     patient: bool = False
@@ -64,7 +69,7 @@ class Upload:
                 self.renamed_in = bool(self.arrived)
             self.folder, self.tree, self.looked = folder, 0, False
             self.hashes.clear()
-            self.counts = self.unread = self.left = self.problem = None
+            self.counts = self.unread = self.left = self.wrong = self.problem = None
         self.arrived = None
 
     def tell(self, problem: str) -> None:
