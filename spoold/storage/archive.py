@@ -99,6 +99,15 @@ class Archive:
                     return
                 low = rows[-1][0] + 1
 
+    def digest(self, job_id: int, path: str) -> bytes | None:
+        """The SHA-256 of a message of the job as it was taken, None if it was none that could be sent."""
+        low, high = id_range(job_id)
+        with self._snapshot.reading() as reader:
+            row = reader.execute(
+                "SELECT sha256 FROM message WHERE id BETWEEN ? AND ? AND path = ?", (low, high, path)
+            ).fetchone()
+        return None if row is None else row[0]
+
     def facts(self, job_id: int, path: str) -> MessageFacts | None:
         """What was found out about a message of the job, None if it cannot be sent."""
         low, high = id_range(job_id)

@@ -1,7 +1,7 @@
 """`spoold resend`: a new job for recipients of one that is done, with the same messages to the byte."""
 
 import argparse
-import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 
@@ -11,12 +11,13 @@ from spoold.core.document.reader import load
 from spoold.core.document.writer import manifest_text
 from spoold.core.folder import MANIFEST
 from spoold.core.manifest import check_path, parse_manifest
-from spoold.core.message.wire import prepare
+from spoold.core.message.wire import MessageError, prepare
 from spoold.core.problem import printable
 from spoold.core.state import RecipientState
 from spoold.job import JobError, recipients_csv
 from spoold.storage.archive import Archive, Recipient
 from spoold.storage.draft import Draft, NameTakenError, entrance
+from spoold.storage.entry import NotRegularError
 from spoold.storage.files import Files
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import Spool, valid_name
@@ -80,10 +81,13 @@ def _write(
             Draft(files, tmp, name) as draft,
         ):
             for path in sorted(filter(None, paths)):
-                # One that was missing, or has a name that no file can have, fails its recipient again.
-                with contextlib.suppress(ValueError):
-                    if files.stat(old, check_path(path)) is not None:
-                        draft.add(check_path(path), _message(files, archive, row.id, old, path))
+                # One that was missing then, or has a name that no file can have, fails its recipient again.
+                try:
+                    parts = check_path(path)
+                except ValueError:
+                    continue
+                if archive.digest(row.id, path) is not None or files.stat(old, parts) is not None:
+                    draft.add(parts, _message(files, archive, row, old, path))
             rows = listed if listed is not None else archive.recipients(row.id, states)
             draft.add(("recipients.csv",), recipients_csv(_rows(rows, columns)))
             draft.add((MANIFEST,), [source])
@@ -91,6 +95,8 @@ def _write(
             draft.publish(new, name)
     except NameTakenError:
         raise JobError(f"new/{name}: an upload of this name waits there already; expected another --name") from None
+    except NotRegularError as error:
+        raise JobError(f"{row.name}: a message in done/ is {error} now; expected the file that was taken") from None
     except FileNotFoundError as error:
         raise JobError(f"{row.name}: {error.filename} is missing in done/; it cannot be sent again") from None
     return left_out
@@ -113,11 +119,37 @@ def _rows(recipients: "list[Recipient] | Iterator[Recipient]", columns: list[str
         yield row | {column: recipient.extra.get(column, "") for column in columns}
 
 
-def _message(files: Files, archive: Archive, job_id: int, old: int, path: str) -> Iterator[bytes]:
-    """The message's bytes; in the form in which they were sent where fields had been added, for these stay the same."""
-    chunks = files.chunks(old, check_path(path))
-    facts = archive.facts(job_id, path)
-    return prepare(chunks, facts.added) if facts is not None and facts.added else chunks
+def _message(files: Files, archive: Archive, row: JobRow, old: int, path: str) -> Iterator[bytes]:
+    """The message's bytes; in the form in which they were sent where fields had been added, for these stay the same.
+
+    Raises JobError, at the latest at their end, where they are not those that were taken: nobody is sent something else.
+    """
+    facts, digest = archive.facts(row.id, path), archive.digest(row.id, path)
+    chunks = _same(files.chunks(old, check_path(path)), digest, f"{row.name}: {path}")
+    if facts is None or not facts.added:
+        yield from chunks
+        return
+    try:
+        yield from prepare(chunks, facts.added)
+    except MessageError:  # as it was taken it had no such fault
+        raise _changed(f"{row.name}: {path}") from None
+
+
+def _same(chunks: Iterator[bytes], digest: bytes | None, what: str) -> Iterator[bytes]:
+    """The chunks of what had this SHA-256, and None of what could not be sent."""
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(chunk)
+        yield chunk
+    if digest is not None and found.digest() != digest:
+        raise _changed(what)
+
+
+def _changed(what: str) -> JobError:
+    return JobError(
+        f"{printable(what, 400)} was changed in done/ since it was taken, and nobody is sent other bytes by a resend; nothing was"
+        " written; put the old file back, or send the new one as a job of its own"
+    )
 
 
 def _manifest(row: JobRow, states: tuple[RecipientState, ...], name: str, *, repeat: bool) -> tuple[bytes, list[str]]:
