@@ -20,6 +20,7 @@ from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
 from spoold.intake.claim import wanted
 from spoold.intake.custody import hash_of, moves
+from spoold.intake.rest import Rest
 from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.intake.upload import Counts, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
@@ -69,7 +70,8 @@ class Seen:
 
 
 class Inbox:
-    """Looks at uploads. `zone` is the agent's; `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+    """Looks at uploads. `zone` is the agent's; `rest` tells how long files were not changed, `monotonic` gives seconds that no one
+    sets."""
 
     def __init__(
         self,
@@ -77,13 +79,13 @@ class Inbox:
         policy: IntakePolicy,
         zone: tzinfo,
         *,
-        clock: Callable[[], float],
+        rest: Rest,
         monotonic: Callable[[], float],
     ) -> None:
         self._files = files
         self.policy = policy
         self.zone = zone
-        self._clock = clock
+        self._rest = rest
         self._monotonic = monotonic
         self.manifests = Manifests()
         #: By the inodes of their folders.
@@ -131,7 +133,7 @@ class Inbox:
             if not upload.looked and found:
                 # The folder's own time is that of the last rename, the agent's among them: what it gives back rests anew.
                 latest = max(folder.st_ctime_ns, max(entry.ctime_ns for entry in found))
-                at_rest = max(0.0, self._clock() - latest / 1e9)
+                at_rest = self._rest.since(latest / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
             upload.time_limit = TimeLimit(self._monotonic)

@@ -17,6 +17,7 @@ from spoold.intake.batch import Batches, Complete
 from spoold.intake.inbox import Inbox, LargeReadingError
 from spoold.intake.lane import Lanes
 from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.intake.rest import Rest
 from spoold.intake.room import Room
 from spoold.intake.salvage import Salvage
 from spoold.intake.settings import Settings
@@ -60,7 +61,8 @@ class Intake:
         self._monotonic = monotonic
         self._accepted = accepted
         self._room = Room(spool, reserve)
-        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
+        rest = Rest(clock, monotonic)
+        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, rest=rest, monotonic=monotonic)
         self._batches = Batches(
             spool,
             admission,
@@ -73,7 +75,7 @@ class Intake:
             enlisted=self._enlisted,
             cancelled=lambda one: self._inbox.cancel(one.seen.folder),
         )
-        self._pickups = Pickups(spool, clock=clock)
+        self._pickups = Pickups(spool, rest=rest)
         self._uploads: dict[str, Upload] = {}
         # One: a second would only take Python's lock from the first at every step.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="intake")

@@ -12,6 +12,7 @@ from spoold.core.document.reader import DocumentError
 from spoold.core.manifest import parse_manifest
 from spoold.intake.inbox import Inbox, LargeReadingError
 from spoold.intake.lane import Lanes
+from spoold.intake.rest import Rest
 from spoold.intake.turn import Turns
 from spoold.intake.upload import Upload
 from spoold.storage.files import Files
@@ -129,7 +130,7 @@ def test_upload_that_takes_long_to_look_at_is_left_to_those_who_have_time(tmp_pa
         for number in range(2500):
             (folder / f"{number}.eml").touch()
     spool = Spool(tmp_path, Files())
-    inbox = Inbox(spool.files, IntakePolicy(), UTC, clock=time.time, monotonic=time.monotonic)
+    inbox = Inbox(spool.files, IntakePolicy(), UTC, rest=Rest(time.time, time.monotonic), monotonic=time.monotonic)
     upload = Upload("job", 0, 0)
     with spool.job("new", "job") as root:
         with pytest.raises(LargeReadingError):
