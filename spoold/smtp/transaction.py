@@ -18,6 +18,7 @@ from spoold.core.outcome import (
     Outcome,
     Reply,
     Verdict,
+    deferred,
     failed,
     is_push_back,
     lost,
@@ -283,6 +284,13 @@ class Exchange:
         """The result where this end gave up before the dot."""
         self.at = At.OVER
         return Transaction([found or outcome for found in self.outcomes])
+
+    def failed(self, error: Exception) -> Transaction:
+        """The result where nothing of it left, by an error that nobody foresaw; that memory ran out costs no attempt."""
+        text = f"internal error: {type(error).__name__}: {error}"
+        done = self.unsent(returned(text) if isinstance(error, MemoryError) else deferred("4.3.0", text))
+        done.bug = error
+        return done
 
 
 _TAKES = {
