@@ -1,6 +1,7 @@
 """The bytes of messages, read from a job's folder as they were taken, or not at all.
 
-A file whose content is no longer what intake hashed is never sent.
+A file whose content is no longer what intake hashed is never sent. One that is, is, though it may have got a second name by
+a back-up that is made of links.
 """
 
 import asyncio
@@ -114,7 +115,7 @@ class BodyReader:
     def _whole(self, parent: int, message: Message) -> bytes | Exception:
         name = message.path.rpartition("/")[2]
         try:
-            content = b"".join(self._spool.files.chunks(parent, (name,)))
+            content = b"".join(self._spool.files.known_chunks(parent, (name,)))
             if hashlib.sha256(content).digest() != message.sha256:
                 return _changed(message)
             return wire(content, message.added)
@@ -156,7 +157,7 @@ class BodyReader:
         try:
             with self._spool.files.closing(self._open(job)) as root:
                 # The last piece waits for the digest, so that a stream ends before its dot when the file was changed.
-                for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path)), message.added)):
+                for piece in stuff(prepare(hashed(self._spool.files.known_chunks(root, path)), message.added)):
                     if held:
                         yield held
                     held = piece

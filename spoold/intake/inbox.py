@@ -20,6 +20,7 @@ from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
 from spoold.intake.claim import wanted
 from spoold.intake.custody import hash_of, moves
+from spoold.intake.parser import parse_apart
 from spoold.intake.time_limit import OvertimeError, TimeLimit
 from spoold.intake.upload import Counts, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
@@ -85,7 +86,7 @@ class Inbox:
         self.zone = zone
         self._clock = clock
         self._monotonic = monotonic
-        self.manifests = Manifests()
+        self.manifests = Manifests(parse_apart)
         #: By the inodes of their folders.
         self._whole: dict[int, Whole] = {}
         self._cancelled: set[int] = set()

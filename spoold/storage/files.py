@@ -52,9 +52,16 @@ class Files:
 
         Raises NotRegularError for anything else, and OSError (ELOOP, ENOTDIR for a link among its directories).
         """
+        return self._open(root, path, (Kind.FILE,))
+
+    def open_known(self, root: int, path: Path) -> int:
+        """The same of a file whose content is known by its digest: it may have got other names, as by a back-up of links."""
+        return self._open(root, path, (Kind.FILE, Kind.HARD_LINK))
+
+    def _open(self, root: int, path: Path, kinds: tuple[Kind, ...]) -> int:
         if len(path) > 1:
             with self.directory(root, path[:-1]) as parent:
-                return self.open_file(parent, path[-1:])
+                return self._open(parent, path[-1:], kinds)
         try:
             fd = os.open(path[0], _READ, dir_fd=root)
         except OSError as error:
@@ -64,7 +71,7 @@ class Files:
                 raise NotRegularError(Kind.SOCKET) from None
             raise
         kind = kind_of(os.fstat(fd))
-        if kind is not Kind.FILE:
+        if kind not in kinds:
             os.close(fd)
             raise NotRegularError(kind)
         return fd
@@ -81,7 +88,13 @@ class Files:
 
     def chunks(self, root: int, path: Path, size: int = CHUNK) -> Iterator[bytes]:
         """The content of the file `path` in pieces of at most `size` bytes."""
-        fd = self.open_file(root, path)
+        yield from self._read_all(self.open_file(root, path), size)
+
+    def known_chunks(self, root: int, path: Path) -> Iterator[bytes]:
+        """The same of a file that may have got other names; see `open_known`."""
+        yield from self._read_all(self.open_known(root, path), CHUNK)
+
+    def _read_all(self, fd: int, size: int) -> Iterator[bytes]:
         try:
             while chunk := self.read(fd, size):
                 yield chunk
