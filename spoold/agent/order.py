@@ -15,6 +15,7 @@ from spoold.core.terms import Defaults, terms_of, timing_errors
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.delivery.job import LiveJob
 from spoold.event import log
+from spoold.intake.parser import parse_apart
 from spoold.report.projector import Projector
 from spoold.storage.manifest import Manifests, compact_of
 from spoold.storage.obstacle import text_of
@@ -50,7 +51,7 @@ class Orders:
         self._defaults = defaults
         self._round = -1
         self._troubles: dict[int, str] = {}
-        self._manifests = Manifests()
+        self._manifests = Manifests(parse_apart)
         self._edited: dict[int, bytes] = {}
         self._parsed: dict[int, int] = {}
         self._stirred = asyncio.Event()

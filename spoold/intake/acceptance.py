@@ -22,9 +22,10 @@ from spoold.core.terms import manifest_errors, terms_of
 from spoold.intake.content import Content
 from spoold.intake.custody import ChangedError, Taken
 from spoold.intake.examination import Examination, Findings
-from spoold.intake.inbox import LARGE_READING, Seen
+from spoold.intake.inbox import LARGE_READING
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import TimeLimit
+from spoold.intake.upload import Seen
 from spoold.intake.worker import examine_apart
 from spoold.storage.admission import Admission, Candidate, TwinError
 from spoold.storage.entry import Entry
@@ -122,7 +123,8 @@ class Acceptance:
                     " at most 100, not beginning with . or -"
                 )
             manifest: Manifest | None = None
-            if MANIFEST in taken.hashes:
+            # Of one that is cancelled it only says what the report is headed with.
+            if MANIFEST in taken.hashes and not (cancelled and not self._manifests.knows(raw, settings.defaults.zone)):
                 try:
                     manifest = self._manifests.parse(raw, settings.defaults.zone)
                 except DocumentError as error:

@@ -19,11 +19,10 @@ from spoold.failpoint import failpoint
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared
 from spoold.intake.claim import claim, give_back, hand_over, make_way, remove_rest, set_aside
 from spoold.intake.custody import ChangedError, Custody, Taken, digest, leave, moves, secure, take
-from spoold.intake.inbox import Seen
 from spoold.intake.room import Room
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
-from spoold.intake.upload import Upload
+from spoold.intake.upload import Seen, Upload
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import NotRegularError

@@ -29,6 +29,11 @@ from spoold.storage.tree import Tree
 _CHUNK = 1000
 _LISTED = 100
 
+_NO_FILE = (
+    "{path}: is {kind}; expected a plain file",
+    "{path}: is {kind}; expected a plain file, or one whose names are all in the job: copy it without -l or -H",
+)
+
 #: A message that cannot be sent: (status, diagnostic, category).
 Failure = tuple[str, str, str]
 
@@ -211,7 +216,7 @@ class Examination:
         if entry is None:
             return None, f"{path}: the message is missing"
         if entry.kind is not Kind.FILE:
-            return None, f"{path}: is {entry.kind.value}; expected a plain file"
+            return None, _NO_FILE[entry.kind is Kind.HARD_LINK].format(path=path, kind=entry.kind.value)
         if entry.size > self._policy.max_message:
             return (
                 None,

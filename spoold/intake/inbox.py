@@ -9,22 +9,24 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import tzinfo
 
 from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
-from spoold.core.folder import CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
+from spoold.core.folder import CANCEL, CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
 from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
 from spoold.intake.claim import wanted
 from spoold.intake.custody import hash_of, moves
+from spoold.intake.parser import parse_apart
 from spoold.intake.rest import Rest
 from spoold.intake.time_limit import OvertimeError, TimeLimit
-from spoold.intake.upload import Counts, Upload, Whole, identity
+from spoold.intake.upload import Counts, Seen, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
 from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles, own_links
 from spoold.storage.manifest import Manifests, read_manifest
 from spoold.storage.tree import Tree
 
@@ -42,33 +44,6 @@ class LargeReadingError(Exception):
     """Much has to be read to say whether the upload is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One look's result: the verdict, and what it was passed on."""
-
-    verdict: Verdict
-    entries: dict[str, Entry]
-    owner: int
-    folder: int
-    """The folder's inode."""
-    unread: frozenset[str] = frozenset()
-    """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
-    left: Mapping[str, bytes | None] = field(default_factory=dict)
-    """Files of an upload to be copied that the job does not name, with their hashes where these are known: they are read, for
-    they are part of what *the same content* means, and stay behind."""
-
-    @property
-    def to_copy(self) -> int:
-        """Bytes."""
-        if moves(self.entries.values(), self.owner):
-            return 0
-        return sum(
-            entry.size
-            for entry in wanted(self.entries.values())
-            if entry.kind is Kind.FILE and entry.name not in self.unread and entry.name not in self.left
-        )
-
-
 class Inbox:
     """Looks at uploads. `zone` is the agent's; `rest` tells how long files were not changed, `monotonic` gives seconds that no one
     sets."""
@@ -82,12 +57,13 @@ class Inbox:
         rest: Rest,
         monotonic: Callable[[], float],
     ) -> None:
-        self._files = files
+        # What a look finds is looked at again as it is taken.
+        self._files = LinkedFiles(files)
         self.policy = policy
         self.zone = zone
         self._rest = rest
         self._monotonic = monotonic
-        self.manifests = Manifests()
+        self.manifests = Manifests(parse_apart)
         #: By the inodes of their folders.
         self._whole: dict[int, Whole] = {}
         self._cancelled: set[int] = set()
@@ -124,6 +100,7 @@ class Inbox:
             if not upload.patient:
                 raise LargeReadingError from None
             return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
+        found = own_links(found, folder.st_uid)
         entries = {entry.name: entry for entry in found}
         # In whatever order they come.
         tree = functools.reduce(operator.xor, (hash((entry.name, identity(entry))) for entry in found), len(found))
@@ -142,17 +119,23 @@ class Inbox:
         left: Mapping[str, bytes | None] = {}
         try:
             with upload.time_limit.within(self.policy.max_time):
-                facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
-                verdict = judge(facts, self.policy)
-                if upload.folder in self._cancelled:
-                    verdict = Verdict(Rule.CANCELLED)
-                if verdict.rule is not None and facts.manifest is not None:
-                    unread = self._unread(root, upload, entries, facts.manifest)
+                manifest = None
+                if upload.folder in self._cancelled or self._asks_cancel(entries):
+                    verdict = Verdict(Rule.CANCELLED)  # whatever else is in it, and however long that takes to be read
+                else:
+                    facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
+                    verdict, manifest = judge(facts, self.policy), facts.manifest
+                if verdict.rule is not None and manifest is not None:
+                    unread = self._unread(root, upload, entries, manifest)
                 if verdict.rule is not None and not moves(found, folder.st_uid):
-                    left = self._left(root, upload, entries, facts.manifest, unread)
+                    left = self._left(root, upload, entries, manifest, unread)
         except OvertimeError as error:
             verdict = Verdict(Rule.STALE, errors=(str(error),))
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread, left)
+
+    def _asks_cancel(self, entries: Mapping[str, Entry]) -> bool:
+        entry = entries.get(CANCEL)
+        return entry is not None and entry.kind is Kind.FILE
 
     def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
         """A file that vanished while the upload was being taken. How it came counts only while it is what came."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from spoold.core.folder import CANCEL
 from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
@@ -24,6 +25,7 @@ from spoold.intake.settings import Settings
 from spoold.intake.turn import Turns
 from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
+from spoold.storage.entry import Kind
 from spoold.storage.spooldir import Spool
 from spoold.tally import Tally
 
@@ -128,7 +130,10 @@ class Intake:
         self._renamed &= names
         wait: float | None = None
         due: list[Upload] = []
+        cancelled: list[Upload] = []
         for upload in list(self._uploads.values()):
+            if upload.queued and self._asks_cancel(upload):
+                cancelled.append(upload)
             if upload.busy:
                 continue
             if upload.look_at <= now:
@@ -138,8 +143,9 @@ class Intake:
         with self._submitting:
             if self._stopping:
                 return None
+            due += [upload for upload in cancelled if upload.queued]
             for upload in due:
-                upload.busy = True
+                upload.busy, upload.queued = True, False
                 self._turns.put(upload.owner, upload)
             if due and not self._working:
                 self._working = True
@@ -205,14 +211,14 @@ class Intake:
     def _handle(self, upload: Upload) -> Complete | None:
         """Look at the upload; returns it if it is complete and small. A large one is taken by itself."""
         with self._batches.telling(upload):
-            if upload.slow:
-                self._lanes.submit(upload.owner, functools.partial(self._handle_large, upload))
+            if upload.slow and not self._asks_cancel(upload):
+                self._queue(upload)
                 return None
             try:
                 complete = self._complete(upload)
             except LargeReadingError:
                 upload.slow = True
-                self._lanes.submit(upload.owner, functools.partial(self._handle_large, upload))
+                self._queue(upload)
                 return None
             if complete is None or not is_large(complete.seen.entries):
                 return complete
@@ -220,8 +226,20 @@ class Intake:
             self._lanes.submit(upload.owner, enlist)
         return None
 
+    def _queue(self, upload: Upload) -> None:
+        upload.queued = True
+        self._lanes.submit(upload.owner, functools.partial(self._handle_large, upload))
+
+    def _asks_cancel(self, upload: Upload) -> bool:
+        entry = self._spool.files.stat(self._spool.fd("new"), (upload.name, CANCEL))
+        return entry is not None and entry.kind is Kind.FILE
+
     def _handle_large(self, upload: Upload) -> None:
         """The same of one that takes long to look at."""
+        with self._submitting:
+            if not upload.queued:
+                return  # CANCEL was quicker
+            upload.queued = False
         with self._batches.telling(upload):
             upload.patient = True
             begun = self._monotonic()

@@ -36,6 +36,8 @@ class Entry:
     ctime_ns: int
     inode: int
     uid: int
+    links: int = 1
+    """How many names it has, where it is no directory."""
 
     @property
     def path(self) -> Path:
@@ -84,6 +86,7 @@ def entry_of(name: str, status: os.stat_result) -> Entry:
         status.st_ctime_ns,
         status.st_ino,
         status.st_uid,
+        1 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
     )
 
 

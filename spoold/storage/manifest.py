@@ -33,9 +33,15 @@ def compact_of(manifest: Manifest, source: bytes, timing: bytes | None, zone: Zo
 
 
 class Manifests:
-    """What the manifests that were parsed last were found to be; `limit` is how many bytes of them are kept. For any thread."""
+    """What the manifests that were parsed last were found to be; `limit` is how many bytes of them are kept. For any thread.
 
-    def __init__(self, limit: int = 2 * 1024 * 1024) -> None:
+    `parse_large` parses those that are not short.
+    """
+
+    def __init__(
+        self, parse_large: Callable[[bytes, tzinfo], Manifest] | None = None, *, limit: int = 2 * 1024 * 1024
+    ) -> None:
+        self._parse_large = parse_large or (lambda source, zone: parse_manifest(source, zone=zone))
         self._limit = limit
         self._kept = 0
         self._found: OrderedDict[tuple[bytes, str], Manifest | DocumentError] = OrderedDict()
@@ -57,7 +63,7 @@ class Manifests:
                 self._found.move_to_end(key)
         if found is None:
             try:
-                found = parse_manifest(source, zone=zone)
+                found = self._parse_large(source, zone)
             except DocumentError as error:
                 found = error.with_traceback(None)
             with self._lock:

@@ -10,6 +10,7 @@ from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, is_content, is_hidde
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.storage.entry import Entry, Kind, TreeTooLargeError
 from spoold.storage.files import Files
+from spoold.storage.link import own_links
 
 
 def open_folder(files: Files, path: str) -> int:
@@ -29,7 +30,7 @@ def entries_of(files: Files, root: int) -> dict[str, Entry]:
             found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
     except TreeTooLargeError as error:
         raise UsageError(str(error)) from None
-    return {entry.name: entry for entry in found}
+    return {entry.name: entry for entry in own_links(found, os.fstat(root).st_uid)}
 
 
 def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:

@@ -11,9 +11,9 @@ from watchdog.events import DirCreatedEvent, DirDeletedEvent, DirMovedEvent, Fil
 
 from spoold.core.completeness import IntakePolicy, Rule
 from spoold.intake.claim import claim, give_back
-from spoold.intake.inbox import Inbox, Seen
+from spoold.intake.inbox import Inbox
 from spoold.intake.rest import Rest
-from spoold.intake.upload import Upload
+from spoold.intake.upload import Seen, Upload
 from spoold.intake.watcher import Watcher
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool

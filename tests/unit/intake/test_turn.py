@@ -2,16 +2,19 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document.reader import DocumentError
-from spoold.core.manifest import parse_manifest
+from spoold.core.manifest import Manifest, parse_manifest
 from spoold.intake.inbox import Inbox, LargeReadingError
 from spoold.intake.lane import Lanes
+from spoold.intake.parser import parse_apart
 from spoold.intake.rest import Rest
 from spoold.intake.turn import Turns
 from spoold.intake.upload import Upload
@@ -117,6 +120,26 @@ def test_manifest_of_the_same_bytes_is_parsed_once(monkeypatch: pytest.MonkeyPat
     for number in range(3):
         manifests.parse(good + b"#" * number + b"#\n", UTC)
     assert not manifests.knows(good, UTC), "only so many bytes are kept"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sender: a@b.example\nsend_after: 2030-01-01T09:00\nwindows: ['Mon-Fri 08:00-17:00']\nrate: 10/s\n"
+        "domain_rates: {gmail.com: 60/m}\nretry: {every: 1h, for: 5d}\nexpires: 9d\n"
+        "recipients: [ada@one.example, {address: bob@one.example, message: m/1.eml}]\n",
+        "sender: a@b.example\nnonsense: 1\nrate: often\n",
+        "sender: a@b.example\nrecipients: [{a: '",
+    ],
+)
+def test_manifest_that_is_parsed_apart_is_what_it_is_here(text: str) -> None:
+    def outcome(parse: Callable[[bytes, ZoneInfo], Manifest]) -> object:
+        try:
+            return parse(text.encode(), ZoneInfo("Europe/Vienna"))
+        except DocumentError as error:
+            return error.problems, error.incomplete
+
+    assert outcome(parse_apart) == outcome(lambda source, zone: parse_manifest(source, zone=zone))
 
 
 @pytest.mark.parametrize("what", ["manifest", "files"])
