@@ -65,7 +65,9 @@ async def observe(root: Path, relay: Relay) -> list[str]:
     share(agent.spool)
     with Neighbour(HONEST, agent.spool, root) as honest:
         for name in (VICTIM, MUDDLED, "honest"):
-            assert honest.upload(name, [f"ada@{name}.example"], {"send_after": "1h"} if name == MUDDLED else None)
+            assert honest.upload(
+                name, [f"ada@{name}.example"], {"send_after": "2099-01-01T00:00:00Z"} if name == MUDDLED else None
+            )
         agent.drop(LONG, ["ada@long.example"], files={"READY": b""})
         honest.drop(f"{LETTER}.eml", PICKUP.format("ada@letter.example"))
         told = agent.spool / "done"
