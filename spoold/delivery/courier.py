@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from spoold.core.outcome import Fault, FaultKind, Result, deferred
+from spoold.core.fault import Fault, FaultKind
+from spoold.core.outcome import Result, deferred
 from spoold.core.problem import printable
 from spoold.delivery.body import WHOLE, Body, BodyReader
 from spoold.delivery.job import LiveJob

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import cast
 
-from spoold.core.outcome import Outcome, Reply, deferred, returned
+from spoold.core.outcome import Outcome, deferred, returned
+from spoold.core.reply import Reply
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
 from spoold.smtp.relay import Timeouts

@@ -11,21 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from spoold.core.outcome import (
-    Command,
-    Fault,
-    FaultKind,
-    Outcome,
-    Reply,
-    Verdict,
-    deferred,
-    failed,
-    is_push_back,
-    lost,
-    read_reply,
-    returned,
-    unknown,
-)
+from spoold.core.fault import Fault, FaultKind
+from spoold.core.outcome import Command, Outcome, deferred, failed, lost, returned, unknown
+from spoold.core.reply import Reply, Verdict, is_push_back, read_reply
 from spoold.failpoint import failpoint
 
 DOT = b".\r\n"
