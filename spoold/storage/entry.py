@@ -62,6 +62,12 @@ class NotRegularError(Exception):
         self.kind = kind
 
 
+def no_file(name: str, kind: Kind) -> str:
+    """What is said of `name`, where a plain file should be, and what to do."""
+    linked = ", or one whose names are all in the job: copy it without cp -l or rsync -H"
+    return f"{name}: is {kind.value}; expected a plain file{linked if kind is Kind.HARD_LINK else ''}"
+
+
 def kind_of(status: os.stat_result) -> Kind:
     mode = status.st_mode
     if stat.S_ISREG(mode):

@@ -14,7 +14,7 @@ from spoold.core.compact import key_of, pack, unpack
 from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.folder import MANIFEST
 from spoold.core.manifest import SHORT, Manifest, parse_manifest
-from spoold.storage.entry import Entry, Kind, NotRegularError
+from spoold.storage.entry import Entry, Kind, NotRegularError, no_file
 from spoold.storage.files import Files
 from spoold.storage.record import Compact, JobRow
 
@@ -85,12 +85,12 @@ def read_manifest(
     if entry is None:
         return None, f"{MANIFEST} is missing", True
     if entry.kind is not Kind.FILE:
-        return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
+        return None, no_file(MANIFEST, entry.kind), False
     try:
         return parse(files.read_small(root, (MANIFEST,), READ_BYTES)), None, False
     except DocumentError as error:
         return None, str(error.problems[0]), error.incomplete
     except NotRegularError as error:
-        return None, f"{MANIFEST}: is {error}; expected a plain file", False
+        return None, no_file(MANIFEST, error.kind), False
     except FileNotFoundError:
         return None, f"{MANIFEST} is missing", True

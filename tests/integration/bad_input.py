@@ -111,7 +111,7 @@ SPECIALS = {
 }
 
 
-REMEDY = ", or one whose names are all in the job: copy it without -l or -H"
+REMEDY = ", or one whose names are all in the job: copy it without cp -l or rsync -H"
 
 
 def _specials() -> dict[str, Case]:
@@ -119,7 +119,7 @@ def _specials() -> dict[str, Case]:
     for kind, (prepare, words) in SPECIALS.items():
         for role, name in (("manifest", "job.yaml"), ("recipients", "recipients.csv"), ("shared", "message.eml")):
             # With a manifest or a list that cannot be read there is nothing more to say.
-            more = REMEDY if (kind, role) == ("hardlink", "shared") else ""
+            more = REMEDY if kind == "hardlink" else ""
             cases[f"{kind}-{role}"] = Case(
                 prepare=prepare(name), errors=(rf"{re.escape(name)}: is {words}; expected a plain file{more}",)
             )

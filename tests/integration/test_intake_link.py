@@ -61,8 +61,8 @@ def test_message_with_a_name_elsewhere_fails_its_recipient_alone_and_says_what_t
     assert (status["counts"]["sent"], status["counts"]["failed"]) == (2, 1)
     (failed,) = [row for row in agent.recipients("job") if row["state"] == "failed"]
     assert failed["address"] == "carl@one.example"
-    assert "copy it without -l or -H" in failed["diagnostic"]
-    assert "copy it without -l or -H" in said.stderr
+    assert "copy it without cp -l or rsync -H" in failed["diagnostic"]
+    assert "copy it without cp -l or rsync -H" in said.stderr
 
 
 def test_back_up_by_links_costs_no_recipient_anything(agent: Agent, relay: Relay, tmp_path: Path) -> None:
