@@ -20,7 +20,7 @@ from spoold.core.reply import Reply
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
 from spoold.smtp.relay import Timeouts
-from spoold.smtp.transaction import BODY, DONE, DOT, WAIT, At, Envelope, Exchange, Transaction, refusal
+from spoold.smtp.transaction import BODY, DONE, DOT, WAIT, At, BodyError, Envelope, Exchange, Transaction, refusal
 
 __all__ = ["BodyError", "Envelope", "Session", "Transaction"]
 
@@ -28,10 +28,6 @@ __all__ = ["BodyError", "Envelope", "Session", "Transaction"]
 _AT_ONCE = 16 * 1024
 #: Up to this size one copy costs less than one more write.
 _COPY = 64 * 1024
-
-
-class BodyError(Exception):
-    """The message could not be read to its end as it was taken; the text says why. Nothing was sent."""
 
 
 class Session(asyncio.Protocol):

@@ -19,6 +19,10 @@ from spoold.failpoint import failpoint
 DOT = b".\r\n"
 
 
+class BodyError(Exception):
+    """The message could not be read to its end as it was taken; the text says why. Nothing was sent."""
+
+
 class Envelope(NamedTuple):
     """Who a message is from and for. `size` is the message's size on the wire in bytes (RFC 1870)."""
 
