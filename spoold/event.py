@@ -33,6 +33,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "agent.failed": ("critical", "the agent ends because it can no longer keep its promises; `error` says why"),
     "agent.recovered": ("warning", "the process before this one was killed; `uncertain` recipients may have been sent"),
     "agent.migrated": ("info", "an older version's database was brought up to `form`, and kept as it was as `copy`"),
+    "agent.stuck": ("error", "`parts` hang: the service manager is told no longer that all is well, and will restart the agent"),
     "agent.reloaded": ("info", "SIGHUP: the configuration was read again; `changed` names what differs"),
     "agent.reload_failed": ("error", "SIGHUP: the new configuration is wrong and the old one stays; `problem`, one line each"),
     "agent.task_failed": ("error", "an internal error, a bug: please report it; the work goes on; `where`, `error`"),
