@@ -37,6 +37,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "agent.reloaded": ("info", "SIGHUP: the configuration was read again; `changed` names what differs"),
     "agent.reload_failed": ("error", "SIGHUP: the new configuration is wrong and the old one stays; `problem`, one line each"),
     "agent.task_failed": ("error", "an internal error, a bug: please report it; the work goes on; `where`, `error`"),
+    "agent.untuned": ("debug", "this machine does without a `setting` that spares memory or time, for this `reason`"),
     "clock.jumped": ("warning", "the wall clock was set back; waiting times were moved with it; `seconds`"),
     "disk.full": ("error", "the disk is nearly full; no new transaction is opened until there is room; `free`"),
     "disk.free": ("info", "there is room on the disk again"),

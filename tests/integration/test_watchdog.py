@@ -1,5 +1,6 @@
 """A ping to the service manager means that the agent's parts move: one that hangs ends them, long work does not."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from spoold.storage.store import Store
 from tests.servers.agent import Agent
 from tests.servers.inprocess import Faulty, Log, capture, live
 from tests.servers.relay import Relay
@@ -158,3 +160,43 @@ async def test_transaction_that_takes_long_and_an_idle_agent_do_not_end_the_ping
     assert await live(agent, Faulty(), look, 30) is None
     assert log.of("agent.stuck") == []
     assert len(gaps) > 8
+
+
+async def test_database_that_waits_for_room_does_not_end_the_pings_and_one_that_hangs_does(
+    agent: Agent, manager: Manager, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Store.alive
+    waiting = threading.Event()
+
+    def alive(store: Store) -> "asyncio.Future[None]":
+        return asyncio.get_running_loop().create_future() if waiting.is_set() else answer(store)
+
+    monkeypatch.setattr(Store, "alive", alive)
+    files = Faulty()
+    free = files.free_bytes
+    full = threading.Event()
+    files.free_bytes = lambda fd: 0 if full.is_set() else free(fd)  # type: ignore[method-assign]
+    seen: dict[str, int] = {}
+    since = 0.0
+
+    def look() -> bool:
+        nonlocal since
+        pings, now = manager.count(), time.monotonic()
+        if not waiting.is_set() and not seen and pings >= 3:
+            full.set()
+            seen["full"] = pings
+        elif log.of("disk.full") and not waiting.is_set() and len(seen) == 1:
+            waiting.set()
+            seen["waiting"] = pings
+        elif len(seen) == 2 and pings >= seen["waiting"] + 5:
+            full.clear()
+            seen["free"] = pings
+        elif len(seen) == 3 and log.of("disk.free"):
+            seen["hangs"], since = pings, now
+        if len(seen) == 4 and now - since > 1.5:
+            waiting.clear()
+            return True
+        return False
+
+    assert await live(agent, files, look, 30) is None
+    assert manager.count() <= seen["hangs"] + 1
