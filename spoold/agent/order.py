@@ -5,17 +5,19 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
 from spoold.agent.control_file import Control, Signal
 from spoold.core.document.reader import DocumentError
-from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.manifest import Manifest
 from spoold.core.state import JobState, Standing
 from spoold.core.terms import Defaults, terms_of, timing_errors
 from spoold.delivery.dispatcher import Dispatcher
 from spoold.delivery.job import LiveJob
 from spoold.event import log
+from spoold.intake.parser import parse_apart
 from spoold.report.projector import Projector
-from spoold.storage.manifest import compact_of
+from spoold.storage.manifest import Manifests, compact_of
 from spoold.storage.obstacle import text_of
 from spoold.storage.record import JobRow
 from spoold.storage.spooldir import Spool
@@ -49,21 +51,44 @@ class Orders:
         self._defaults = defaults
         self._round = -1
         self._troubles: dict[int, str] = {}
+        self._manifests = Manifests(parse_apart)
+        self._edited: dict[int, bytes] = {}
+        self._parsed: dict[int, int] = {}
+        self._stirred = asyncio.Event()
+        self._parsers = ThreadPoolExecutor(1, thread_name_prefix="edit")
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="control")
 
     def close(self) -> None:
         self._threads.shutdown()
+        self._parsers.shutdown(cancel_futures=True)
 
     async def obey(self) -> None:
-        """Look at every live job's folder, and do what it says."""
+        """Look at every live job's folder, and do what it says; edits that take long to be parsed are done by `edit`."""
         now = self._clock()
         self._round += 1
         everybody = self._round % _EVERYBODY == 0
         if everybody:
             self._control.forget(self._dispatcher.jobs.keys())
             self._troubles = {job: told for job, told in self._troubles.items() if job in self._dispatcher.jobs}
+            self._parsed = {job_id: size for job_id, size in self._parsed.items() if job_id in self._dispatcher.jobs}
         jobs = [job for job in self._dispatcher.jobs.values() if everybody or _may_send_soon(job.standing, now)]
         await self._look(jobs, manifests=everybody)
+
+    async def edit(self) -> None:
+        """Carry out the edits that were found and take long to be parsed, those first whose job had the least parsed."""
+        while self._edited:
+            job_id = min(self._edited, key=lambda job_id: self._parsed.get(job_id, 0))
+            source = self._edited.pop(job_id)
+            if (job := self._dispatcher.jobs.get(job_id)) is not None:
+                self._parsed[job_id] = self._parsed.get(job_id, 0) + len(source)
+                await self._edit(job, source)
+
+    async def edit_always(self) -> None:
+        """The same of all that will be found, until cancelled."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            await self.edit()
 
     async def begin(self, rows: Sequence[JobRow], add: Callable[[JobRow], None]) -> None:
         """Add new jobs to those that are sent, and do what their folders say before a message of theirs can leave."""
@@ -110,7 +135,11 @@ class Orders:
         if found.hold != job.held and not found.missing:
             await self._dispatcher.hold(job, found.hold)
         if found.manifest is not None and found.manifest != job.source:
-            await self._edit(job, found.manifest)
+            if self._manifests.knows(found.manifest, self._defaults().zone):
+                await self._edit(job, found.manifest)
+            else:
+                self._edited[job.id] = found.manifest
+                self._stirred.set()
         if found.retry:
             # Nobody is made due whom nobody will be sent to: CANCEL wins.
             if not job.cancelled:
@@ -122,13 +151,18 @@ class Orders:
                 self._threads, self._control.remove_retry, job.id, job.name
             )
 
+    async def _parse(self, source: bytes, zone: ZoneInfo) -> Manifest:
+        if self._manifests.knows(source, zone):
+            return self._manifests.parse(source, zone)
+        return await asyncio.get_running_loop().run_in_executor(self._parsers, self._manifests.parse, source, zone)
+
     async def _edit(self, job: LiveJob, source: bytes) -> None:
         """Somebody edited job.yaml: its timing counts from now on, or the report says why not."""
         job.source = source
         defaults = self._defaults()
         notes = [warning for warning in job.warnings if not warning.startswith(_EDITED)]
         try:
-            edited = parse_manifest(source, zone=defaults.zone)
+            edited = await self._parse(source, defaults.zone)
             problems = timing_errors(edited.timing, defaults, self._clock())
         except DocumentError as error:
             problems = [str(problem) for problem in error.problems]

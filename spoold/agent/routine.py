@@ -68,6 +68,7 @@ class Routines:
         return [
             ("scan", self._scan()),
             ("control", self._look_at_controls()),
+            ("edit", self._edit()),
             ("status", self._tell()),
             ("disk", self._look_at_disk()),
             ("watchdog", self._ping()),
@@ -135,6 +136,11 @@ class Routines:
                 return
             with self._tolerant("control files"), self._pulse.round("control"):
                 await self._parts.orders.obey()
+
+    async def _edit(self) -> None:
+        while True:
+            with self._tolerant("edited job.yaml"):
+                await self._parts.orders.edit_always()
 
     async def _look_at_disk(self) -> None:
         spool, dispatcher = self._parts.spool, self._parts.dispatcher

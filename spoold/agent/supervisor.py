@@ -201,6 +201,7 @@ class Supervisor:
             parts.store.remember(unknown)
         # What people did while no agent ran holds from the first moment, not from the first look afterwards.
         await parts.orders.obey()
+        await parts.orders.edit()
         parts.projector.refresh([row.id for row in rows])
 
     def _soon(self, call: Callable[..., None], *values: object) -> None:

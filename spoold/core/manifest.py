@@ -38,7 +38,7 @@ from spoold.core.state import OnUncertain
 DEFAULT_MESSAGE = "message.eml"
 DEFAULT_RELAY = "default"
 #: A manifest up to this size, in bytes, is kept for when it comes again: many jobs have the same.
-_SHORT = 4096
+SHORT = 4096
 
 
 class Priority(StrEnum):
@@ -112,7 +112,7 @@ def parse_manifest(data: bytes, name: str = "job.yaml", *, zone: tzinfo = UTC) -
     `zone` is the agent's: a moment without an offset is taken in the job's `timezone`, and without one in
     that.
     """
-    return (_parse_again if len(data) <= _SHORT else _parse)(data, name, zone)
+    return (_parse_again if len(data) <= SHORT else _parse)(data, name, zone)
 
 
 def _parse(data: bytes, name: str, zone: tzinfo) -> Manifest:

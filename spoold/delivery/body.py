@@ -1,6 +1,7 @@
 """The bytes of messages, read from a job's folder as they were taken, or not at all.
 
-A file whose content is no longer what intake hashed is never sent.
+A file whose content is no longer what intake hashed is never sent. One that is, is: whether it has got another name since,
+as a back-up by hard links gives it, says nothing of what is in it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
-from spoold.core.message.wire import prepare, stuff, wire
+from spoold.core.message.wire import MessageError, prepare, stuff, wire
 from spoold.core.problem import printable
 from spoold.smtp.session import BodyError
 from spoold.storage.entry import NotRegularError
@@ -114,7 +115,7 @@ class BodyReader:
     def _whole(self, parent: int, message: Message) -> bytes | Exception:
         name = message.path.rpartition("/")[2]
         try:
-            content = b"".join(self._spool.files.chunks(parent, (name,)))
+            content = b"".join(self._spool.files.chunks(parent, (name,), known=True))
             if hashlib.sha256(content).digest() != message.sha256:
                 return _changed(message)
             return wire(content, message.added)
@@ -156,12 +157,14 @@ class BodyReader:
         try:
             with self._spool.files.closing(self._open(job)) as root:
                 # The last piece waits for the digest, so that a stream ends before its dot when the file was changed.
-                for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path)), message.added)):
+                for piece in stuff(prepare(hashed(self._spool.files.chunks(root, path, known=True)), message.added)):
                     if held:
                         yield held
                     held = piece
         except NotRegularError as error:
             raise BodyError(f"{message.path} has become {error} since the job was taken") from None
+        except MessageError:  # it was none when it was taken
+            raise _changed(message) from None
         except OSError as error:
             raise _unreadable(message, error) from None
         if digest.digest() != message.sha256:

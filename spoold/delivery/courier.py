@@ -6,12 +6,14 @@ transaction that is in its data and the one next in line behind it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from spoold.core.outcome import Fault, FaultKind, Result, deferred
+from spoold.core.fault import Fault, FaultKind
+from spoold.core.outcome import Result, deferred
 from spoold.core.problem import printable
 from spoold.delivery.body import WHOLE, Body, BodyReader
 from spoold.delivery.job import LiveJob
@@ -29,6 +31,8 @@ from spoold.storage.record import DueRecipient, Record
 
 #: A connection that has been at its message for longer than this gets none in line behind it, in seconds.
 _LONG = 2.0
+#: After an error that nobody foresaw, out of memory among them, nothing is claimed for so many seconds.
+_BREATH = 1.0
 
 
 class Work(Protocol):
@@ -94,6 +98,7 @@ class Courier:
         self._pumping = False
         self._busy = False
         self._stall: asyncio.TimerHandle | None = None
+        self._breath: asyncio.TimerHandle | None = None
         self._count = 0
 
     # --- for the dispatcher -------------------------------------------------------------------------------------------
@@ -159,20 +164,22 @@ class Courier:
         if self._launch is not None:
             return  # it pumps again when it has begun: till then what ends and what becomes free collects
         self._recorder.flush()
-        if self._pool.retired or not self._has_use():
+        if self._pool.retired or self._breath is not None or not self._has_use():
             self._busy = False
             return
-        claims = self._take() if self.health.up else []
-        if claims:
-            failpoint("before-intent")
-            ids = [id_ for claim in claims for id_ in claim.ids]
-            try:
+        claims: list[_Claim] = []
+        try:
+            if self.health.up:
+                self._take(claims)
+            if claims:
+                failpoint("before-intent")
+                ids = [id_ for claim in claims for id_ in claim.ids]
                 # Asked for here, so that it shares the commit of the outcomes above.
                 granting = self._journal.claim(ids, self.relay.name, self._clock(), self._work.used())
-            except DatabaseError:
-                for claim in claims:
-                    self._pool.free(claim.link)
-                return
+        except Exception as error:  # noqa: BLE001 - none was written: whatever it is, they are as they were
+            self._give_back(claims, error, written=False)
+            return
+        if claims:
             self._launch = asyncio.get_running_loop().create_task(self._begin_all(claims, granting))
             self.launched_at = self._monotonic()
             self._launch.add_done_callback(self._launched)
@@ -189,9 +196,8 @@ class Courier:
                 self._concurrency.stalled(self._monotonic())
             self._pump_soon()
 
-    def _take(self) -> list[_Claim]:
+    def _take(self, claims: list[_Claim]) -> None:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
-        claims: list[_Claim] = []
         now = self._monotonic()
         for load in (0, 1):
             room = [
@@ -201,13 +207,12 @@ class Courier:
             ]
             found = self._work.take(self, len(room))
             for link, (job, recipients) in zip(room, found, strict=False):
+                claims.append(_Claim(link, job, recipients, now))
                 link.load += 1
                 link.since = now
                 link.large = recipients[0].message.size > WHOLE
-                claims.append(_Claim(link, job, recipients, now))
             if len(found) < len(room):
                 break
-        return claims
 
     def _has_room(self, link: Link, now: float, *, surplus: bool) -> bool:
         """Whether a connection can have one more message; one that is `surplus` ends where it has none."""
@@ -222,21 +227,51 @@ class Courier:
 
     async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
         """Read the messages while the intents are being written, then begin."""
+        trouble: Exception | None = None
+        bodies: list[Body | Exception] = []
         try:
             bodies = await self._bodies.many([(claim.job.name, claim.recipients[0].message) for claim in claims])
+        except Exception as error:  # noqa: BLE001 - what was granted is to be given back, whatever it is
+            trouble = error
+        try:
             granted = await granting
-            failpoint("after-intent")
-        except BaseException:
-            for claim in claims:
-                self._pool.free(claim.link)
-            raise
+        except Exception as error:  # noqa: BLE001 - none was written
+            self._give_back(claims, error, written=False)
+            return
+        failpoint("after-intent")
         if len(granted) < sum(len(claim.recipients) for claim in claims):
             claims = [self._granted(claim, set(granted)) for claim in claims]
+        if trouble is not None:
+            self._give_back(claims, trouble)
+            return
         for claim, body in zip(claims, bodies, strict=True):
             try:
                 self._begin(claim, body)
-            except DatabaseError:
-                self._pool.free(claim.link)
+            except Exception as error:  # noqa: BLE001 - one claim's, and nothing of it was opened
+                self._give_back([claim], error)
+
+    def _give_back(self, claims: list[_Claim], error: Exception, *, written: bool = True) -> None:
+        """Nothing was opened for these, for a reason that nobody foresaw: they are as if never claimed, and the relay's other
+        work goes on after a breath. `written`: the intents are in the database, or are about to be.
+        """
+        if not isinstance(error, DatabaseError):  # that has told of itself, and nothing can be recorded any more
+            self._unforeseen(error)
+        for claim in claims:
+            with contextlib.suppress(DatabaseError):
+                if claim.recipients:
+                    if written:
+                        self._journal.release(claim.ids)
+                    self._work.put_back(claim.job, self, claim.recipients)
+            self._pool.free(claim.link)
+
+    def _unforeseen(self, error: Exception) -> None:
+        log("agent.task_failed", where=f"relay {self.relay.name}", error=f"{type(error).__name__}: {error}")
+        if self._breath is None:
+            self._breath = asyncio.get_running_loop().call_later(_BREATH, self._breathe)
+
+    def _breathe(self) -> None:
+        self._breath = None
+        self.staff()
 
     def _granted(self, claim: _Claim, granted: set[int]) -> _Claim:
         missing = [id_ for id_ in claim.ids if id_ not in granted]
@@ -248,6 +283,8 @@ class Courier:
     def _begin(self, claim: _Claim, body: Body | Exception) -> None:
         if not claim.recipients:
             self._pool.free(claim.link)
+        elif isinstance(body, MemoryError):
+            raise body
         elif isinstance(body, Exception):
             reason = str(body)
             if not isinstance(body, BodyError):
@@ -280,7 +317,7 @@ class Courier:
 
     def _done(self, claim: _Claim, done: Transaction) -> None:
         if done.bug is not None:
-            log("agent.task_failed", where=f"relay {self.relay.name}", error=repr(done.bug))
+            self._unforeseen(done.bug)
         if done.limit is not None and done.limit < self.limit:
             self.limit = max(done.limit, 1)
             log("relay.limit", relay=self.relay.name, recipients=self.limit)

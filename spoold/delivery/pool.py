@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 from spoold.event import log
 from spoold.smtp.concurrency import Concurrency
 from spoold.smtp.connection import connect

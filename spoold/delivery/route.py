@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 
-from spoold.core.outcome import Fault
+from spoold.core.fault import Fault
 from spoold.delivery.courier import Courier
 from spoold.delivery.job import LiveJob
 

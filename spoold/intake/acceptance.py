@@ -6,6 +6,7 @@ examined in a process of its own.
 """
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,20 +15,21 @@ from datetime import datetime
 from spoold.core.completeness import Rule
 from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.folder import HOLD, MANIFEST
-from spoold.core.manifest import Manifest, parse_manifest
+from spoold.core.manifest import Manifest
 from spoold.core.problem import printable
 from spoold.core.state import JobState, Standing
 from spoold.core.terms import manifest_errors, terms_of
 from spoold.intake.content import Content
 from spoold.intake.custody import ChangedError, Taken
 from spoold.intake.examination import Examination, Findings
-from spoold.intake.inbox import LARGE_READING, Seen, read_manifest
+from spoold.intake.inbox import LARGE_READING
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import TimeLimit
+from spoold.intake.upload import Seen
 from spoold.intake.worker import examine_apart
 from spoold.storage.admission import Admission, Candidate, TwinError
 from spoold.storage.entry import Entry
-from spoold.storage.manifest import compact_of
+from spoold.storage.manifest import Manifests, compact_of, read_manifest
 from spoold.storage.record import Admitted
 from spoold.storage.spooldir import Spool, clean_name, valid_name
 
@@ -79,7 +81,15 @@ def _exceeds(entries: Mapping[str, Entry], files: int, size: int) -> bool:
 class Acceptance:
     """See the module. For intake's threads; `clock` gives POSIX seconds."""
 
-    def __init__(self, spool: Spool, admission: Admission, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        admission: Admission,
+        manifests: Manifests | None = None,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._manifests = manifests or Manifests()
         self._spool = spool
         self._admission = admission
         self._clock = clock
@@ -113,13 +123,14 @@ class Acceptance:
                     " at most 100, not beginning with . or -"
                 )
             manifest: Manifest | None = None
-            if MANIFEST in taken.hashes:
+            # Of one that is cancelled it only says what the report is headed with.
+            if MANIFEST in taken.hashes and not (cancelled and not self._manifests.knows(raw, settings.defaults.zone)):
                 try:
-                    manifest = parse_manifest(raw, zone=settings.defaults.zone)
+                    manifest = self._manifests.parse(raw, settings.defaults.zone)
                 except DocumentError as error:
                     errors.extend(str(problem) for problem in error.problems)
             elif not cancelled and not errors:
-                _, problem, _ = read_manifest(self._spool.files, root, seen.entries, settings.defaults.zone)
+                _, problem, _ = read_manifest(self._spool.files, root, seen.entries, self._parse(settings))
                 errors.append(problem or f"{MANIFEST} is missing")
             findings = Findings()
             if manifest is not None and not errors:
@@ -145,6 +156,9 @@ class Acceptance:
             unique = manifest is not None and not manifest.allow_duplicate and not cancelled and not rejected
             candidate = Candidate(admitted, now, now, unique, content.messages, content.recipients)
             return Prepared(candidate, findings.recipients, findings.failed, content.job_id)
+
+    def _parse(self, settings: Settings) -> Callable[[bytes], Manifest]:
+        return functools.partial(self._manifests.parse, zone=settings.defaults.zone)
 
     @contextlib.contextmanager
     def _whole(self, content: Content) -> Iterator[None]:

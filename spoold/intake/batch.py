@@ -19,14 +19,14 @@ from spoold.failpoint import failpoint
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared
 from spoold.intake.claim import claim, give_back, hand_over, make_way, remove_rest, set_aside
 from spoold.intake.custody import ChangedError, Custody, Taken, digest, leave, moves, secure, take
-from spoold.intake.inbox import Seen
 from spoold.intake.room import Room
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import OvertimeError
-from spoold.intake.upload import Upload
+from spoold.intake.upload import Seen, Upload
 from spoold.storage.admission import Admission
 from spoold.storage.database import DatabaseError
 from spoold.storage.entry import NotRegularError
+from spoold.storage.manifest import Manifests
 from spoold.storage.spooldir import TAKE, Spool, plain_name
 from spoold.tally import Tally
 
@@ -76,6 +76,7 @@ class Batches:
         admission: Admission,
         tally: Tally,
         room: Room,
+        manifests: Manifests,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -91,7 +92,7 @@ class Batches:
         self._monotonic = monotonic
         self._enlisted = enlisted
         self._cancelled = cancelled
-        self._acceptance = Acceptance(spool, admission, clock=clock)
+        self._acceptance = Acceptance(spool, admission, manifests, clock=clock)
 
     def enlist(self, batch: list[Complete], settings: Settings) -> None:
         """Take complete uploads: durable in the agent's hands, then accepted in one commit, then where they belong.

@@ -16,6 +16,7 @@ from spoold.intake.claim import move, wanted
 from spoold.intake.time_limit import BOUNDLESS, TimeLimit
 from spoold.storage.entry import Entry, Kind, Path
 from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles
 from spoold.storage.spooldir import CLAIM, TAKE, Spool
 from spoold.storage.tree import Tree
 
@@ -89,7 +90,11 @@ def take(
     files = spool.files
     moved = moves(entries, owner)
     hashes: dict[str, bytes] = {}
-    with spool.tree("new", CLAIM + name) as source, spool.tree("active", TAKE + name) as target:
+    with (
+        spool.job("new", CLAIM + name) as root,
+        Tree(LinkedFiles(files), root) as source,
+        spool.tree("active", TAKE + name) as target,
+    ):
         found = [entry for entry in entries if entry.kind is Kind.FILE]
         for entry in found:
             if entry.name in CONTROL_FILES:
@@ -100,7 +105,9 @@ def take(
             if entry.uid != owner:
                 raise ChangedError(f"{printable(entry.name)} belongs to another user than the folder")
             try:
-                if moved:
+                # One of several names would leave the others, to change it by.
+                stays = not moved or entry.links > 1
+                if not stays:
                     move(files, source, target, entry.name)
                 elif entry.name in left:
                     hashes[entry.name] = left[entry.name] or _hash_in_place(source, entry, time_limit)
@@ -108,7 +115,7 @@ def take(
                     hashes[entry.name] = _copy(files, source, target, entry, time_limit)
             except FileNotFoundError:
                 raise ChangedError(f"{printable(entry.name)} vanished while the upload was being taken") from None
-            after = (target if moved else source).stat(entry.name)
+            after = (source if stays else target).stat(entry.name)
             if after is None or after.fingerprint != entry.fingerprint:
                 raise ChangedError(f"{printable(entry.name)} changed while the upload was being taken")
             failpoint("file-taken")

@@ -20,7 +20,7 @@ from spoold.core.problem import printable
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.intake.time_limit import BOUNDLESS, OvertimeError, TimeLimit
-from spoold.storage.entry import Entry, Kind, NotRegularError
+from spoold.storage.entry import Entry, Kind, NotRegularError, no_file
 from spoold.storage.files import Files
 from spoold.storage.record import NewRecipient
 from spoold.storage.tree import Tree
@@ -154,12 +154,12 @@ class Examination:
             return
         entry = self._entries.get(source)
         if entry is not None and entry.kind is not Kind.FILE:
-            self.findings.errors.append(f"{printable(source)}: is {entry.kind.value}; expected a plain file")
+            self.findings.errors.append(no_file(printable(source), entry.kind))
             return
         try:
             yield from _reader(source)(self._chunks(source), source)
         except NotRegularError as error:
-            self.findings.errors.append(f"{printable(source)}: is {error}; expected a plain file")
+            self.findings.errors.append(no_file(printable(source), error.kind))
         except OSError as error:
             self.findings.errors.append(f"{printable(source)}: {_why(error)}")
 
@@ -211,7 +211,7 @@ class Examination:
         if entry is None:
             return None, f"{path}: the message is missing"
         if entry.kind is not Kind.FILE:
-            return None, f"{path}: is {entry.kind.value}; expected a plain file"
+            return None, no_file(path, entry.kind)
         if entry.size > self._policy.max_message:
             return (
                 None,
@@ -223,7 +223,7 @@ class Examination:
         except MessageError as error:
             return None, str(error.problem)
         except NotRegularError as error:
-            return None, f"{path}: is {error}; expected a plain file"
+            return None, no_file(path, error.kind)
         except OSError as error:
             return None, f"{path}: {_why(error)}"
 

@@ -9,26 +9,31 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import tzinfo
 
 from spoold.core.completeness import IntakePolicy, Look, Rule, Verdict, judge, recipients_file
-from spoold.core.document.reader import READ_BYTES, DocumentError
-from spoold.core.folder import CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
-from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest, parse_manifest
+from spoold.core.folder import CANCEL, CONTROL_FILES, DEFAULT_RECIPIENTS, MANIFEST, MAX_DEPTH, REPORT, SEAL
+from spoold.core.manifest import DEFAULT_MESSAGE, Expect, InlineRecipient, Manifest
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
 from spoold.core.seal import parse_seal
 from spoold.intake.claim import wanted
 from spoold.intake.custody import hash_of, moves
+from spoold.intake.parser import parse_apart
+from spoold.intake.rest import Rest
 from spoold.intake.time_limit import OvertimeError, TimeLimit
-from spoold.intake.upload import Counts, Upload, Whole, identity
+from spoold.intake.upload import Counts, Seen, Upload, Whole, identity
 from spoold.storage.entry import Entry, Kind, NotRegularError, TreeTooLargeError
 from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles, own_links
+from spoold.storage.manifest import Manifests, read_manifest
 from spoold.storage.tree import Tree
 
 #: Bytes of an upload that others do not wait for while they are read.
 LARGE_READING = 64 * 1024 * 1024
+#: A folder with more files is listed when nobody waits.
+_LISTED = 2000
 #: So many files that a job does not name, of so many bytes together, are copied with the others.
 _FEW = 100
 _SMALL = 1024 * 1024
@@ -39,35 +44,9 @@ class LargeReadingError(Exception):
     """Much has to be read to say whether the upload is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One look's result: the verdict, and what it was passed on."""
-
-    verdict: Verdict
-    entries: dict[str, Entry]
-    owner: int
-    folder: int
-    """The folder's inode."""
-    unread: frozenset[str] = frozenset()
-    """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
-    left: Mapping[str, bytes | None] = field(default_factory=dict)
-    """Files of an upload to be copied that the job does not name, with their hashes where these are known: they are read, for
-    they are part of what *the same content* means, and stay behind."""
-
-    @property
-    def to_copy(self) -> int:
-        """Bytes."""
-        if moves(self.entries.values(), self.owner):
-            return 0
-        return sum(
-            entry.size
-            for entry in wanted(self.entries.values())
-            if entry.kind is Kind.FILE and entry.name not in self.unread and entry.name not in self.left
-        )
-
-
 class Inbox:
-    """Looks at uploads. `zone` is the agent's; `clock` gives POSIX seconds, `monotonic` seconds that no one sets."""
+    """Looks at uploads. `zone` is the agent's; `rest` tells how long files were not changed, `monotonic` gives seconds that no one
+    sets."""
 
     def __init__(
         self,
@@ -75,14 +54,16 @@ class Inbox:
         policy: IntakePolicy,
         zone: tzinfo,
         *,
-        clock: Callable[[], float],
+        rest: Rest,
         monotonic: Callable[[], float],
     ) -> None:
-        self._files = files
+        # What a look finds is looked at again as it is taken.
+        self._files = LinkedFiles(files)
         self.policy = policy
         self.zone = zone
-        self._clock = clock
+        self._rest = rest
         self._monotonic = monotonic
+        self.manifests = Manifests(parse_apart)
         #: By the inodes of their folders.
         self._whole: dict[int, Whole] = {}
         self._cancelled: set[int] = set()
@@ -108,14 +89,18 @@ class Inbox:
         arrived = bool(upload.arrived)
         upload.meet(folder.st_ino)
         try:
+            most = self.policy.max_recipients + 1000
             found = self._files.walk(
                 root,
-                max_entries=self.policy.max_recipients + 1000,
+                max_entries=most if upload.patient else min(most, _LISTED),
                 max_depth=MAX_DEPTH,
                 skip=frozenset({REPORT}),
             )
         except TreeTooLargeError as error:
+            if not upload.patient:
+                raise LargeReadingError from None
             return Seen(self._too_large(upload, now, str(error)), {}, folder.st_uid, folder.st_ino)
+        found = own_links(found, folder.st_uid)
         entries = {entry.name: entry for entry in found}
         # In whatever order they come.
         tree = functools.reduce(operator.xor, (hash((entry.name, identity(entry))) for entry in found), len(found))
@@ -125,7 +110,7 @@ class Inbox:
             if not upload.looked and found:
                 # The folder's own time is that of the last rename, the agent's among them: what it gives back rests anew.
                 latest = max(folder.st_ctime_ns, max(entry.ctime_ns for entry in found))
-                at_rest = max(0.0, self._clock() - latest / 1e9)
+                at_rest = self._rest.since(latest / 1e9)
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
             upload.time_limit = TimeLimit(self._monotonic)
@@ -134,17 +119,23 @@ class Inbox:
         left: Mapping[str, bytes | None] = {}
         try:
             with upload.time_limit.within(self.policy.max_time):
-                facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
-                verdict = judge(facts, self.policy)
-                if upload.folder in self._cancelled:
-                    verdict = Verdict(Rule.CANCELLED)
-                if verdict.rule is not None and facts.manifest is not None:
-                    unread = self._unread(root, upload, entries, facts.manifest)
+                manifest = None
+                if upload.folder in self._cancelled or self._asks_cancel(entries):
+                    verdict = Verdict(Rule.CANCELLED)  # whatever else is in it, and however long that takes to be read
+                else:
+                    facts = replace(self._facts(root, upload, entries, now), vanished=vanished)
+                    verdict, manifest = judge(facts, self.policy), facts.manifest
+                if verdict.rule is not None and manifest is not None:
+                    unread = self._unread(root, upload, entries, manifest)
                 if verdict.rule is not None and not moves(found, folder.st_uid):
-                    left = self._left(root, upload, entries, facts.manifest, unread)
+                    left = self._left(root, upload, entries, manifest, unread)
         except OvertimeError as error:
             verdict = Verdict(Rule.STALE, errors=(str(error),))
         return Seen(verdict, entries, folder.st_uid, folder.st_ino, unread, left)
+
+    def _asks_cancel(self, entries: Mapping[str, Entry]) -> bool:
+        entry = entries.get(CANCEL)
+        return entry is not None and entry.kind is Kind.FILE
 
     def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
         """A file that vanished while the upload was being taken. How it came counts only while it is what came."""
@@ -226,7 +217,7 @@ class Inbox:
         specials = {
             name: entry.kind.value for name, entry in entries.items() if name not in files and name not in directories
         }
-        manifest, problem, incomplete = read_manifest(self._files, root, entries, self.zone)
+        manifest, problem, incomplete = self._manifest(root, upload, entries)
         seal, wrong = None, frozenset[str]()
         if SEAL in files:
             text = self._files.read_small(root, (SEAL,), _SEAL_LIMIT).decode(errors="surrogateescape")
@@ -243,6 +234,24 @@ class Inbox:
             files, specials, directories, manifest, problem, incomplete, seal, wrong, newline, counts.recipients, counts.messages,
             counts.needs_shared, upload.renamed_in, now - upload.changed_at,
         )  # fmt: skip
+
+    def _manifest(
+        self, root: int, upload: Upload, entries: dict[str, Entry]
+    ) -> tuple[Manifest | None, str | None, bool]:
+        """See `read_manifest`. What is wrong is remembered as long as the file stays as it is."""
+        entry = entries.get(MANIFEST)
+        key = None if entry is None else (identity(entry), self.zone)
+        if upload.wrong is not None and upload.wrong[0] == key:
+            return None, *upload.wrong[1]
+
+        def parse(source: bytes) -> Manifest:
+            if not upload.patient and not self.manifests.knows(source, self.zone):
+                raise LargeReadingError
+            return self.manifests.parse(source, self.zone)
+
+        manifest, problem, incomplete = read_manifest(self._files, root, entries, parse)
+        upload.wrong = None if problem is None or key is None else (key, (problem, incomplete))
+        return manifest, problem, incomplete
 
     def _wrong(
         self, root: int, upload: Upload, entries: dict[str, Entry], wanted: Mapping[str, str], manifest: Manifest | None
@@ -318,25 +327,3 @@ class Inbox:
         read = read_txt if source.lower().endswith(".txt") else read_csv
         self._check(upload, [entries[source]])
         return read(upload.time_limit.over(self._files.chunks(root, entries[source].path)), source)
-
-
-def read_manifest(
-    files: Files, root: int, entries: dict[str, Entry], zone: tzinfo
-) -> tuple[Manifest | None, str | None, bool]:
-    """(manifest, what is wrong with it, whether more bytes could cure that). Raises OSError where it cannot be read.
-
-    `zone` is the agent's.
-    """
-    entry = entries.get(MANIFEST)
-    if entry is None:
-        return None, f"{MANIFEST} is missing", True
-    if entry.kind is not Kind.FILE:
-        return None, f"{MANIFEST}: is {entry.kind.value}; expected a plain file", False
-    try:
-        return parse_manifest(files.read_small(root, (MANIFEST,), READ_BYTES), zone=zone), None, False
-    except DocumentError as error:
-        return None, str(error.problems[0]), error.incomplete
-    except NotRegularError as error:
-        return None, f"{MANIFEST}: is {error}; expected a plain file", False
-    except FileNotFoundError:
-        return None, f"{MANIFEST} is missing", True

@@ -9,7 +9,7 @@ the one that it stands for.
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from spoold.core.completeness import IntakePolicy
 from spoold.core.document.writer import manifest_text
@@ -19,6 +19,7 @@ from spoold.core.message.envelope import ENVELOPE_LIMIT, Pickup, read_pickup
 from spoold.core.problem import printable
 from spoold.failpoint import failpoint
 from spoold.intake.claim import IN_THE_WAY
+from spoold.intake.rest import Rest
 from spoold.intake.upload import Upload
 from spoold.storage.draft import Draft, NameTakenError
 from spoold.storage.entry import Entry, Kind, NotRegularError
@@ -35,11 +36,12 @@ _NO_ENVELOPE = f"{NO_JOB}; or a file NAME.eml that begins with X-Sender and X-Re
 
 
 class Pickups:
-    """See the module. For intake's threads; a file is for one of them at a time. `clock` gives POSIX seconds."""
+    """See the module. For intake's threads; a file is for one of them at a time. `rest` tells how long files were not
+    changed."""
 
-    def __init__(self, spool: Spool, *, clock: Callable[[], float]) -> None:
+    def __init__(self, spool: Spool, *, rest: Rest) -> None:
         self._spool = spool
-        self._clock = clock
+        self._rest = rest
         #: What is wrong with files that were picked up, by the name of their upload; lost with the process, which
         #: then says less about them.
         self.errors: dict[str, tuple[str, ...]] = {}
@@ -53,7 +55,7 @@ class Pickups:
         upload.meet(entry.inode)
         seen = hash((*entry.fingerprint, entry.ctime_ns))
         if seen != upload.tree:
-            at_rest = 0.0 if upload.tree else max(0.0, self._clock() - entry.ctime_ns / 1e9)
+            at_rest = 0.0 if upload.tree else self._rest.since(entry.ctime_ns / 1e9)
             upload.tree, upload.changed_at = seen, now - at_rest
         pickup = self._read(entry)
         if pickup is None:

@@ -14,6 +14,7 @@ from spoold.intake.batch import REMOVED
 from spoold.intake.claim import give_back
 from spoold.intake.claim import set_aside as put_away
 from spoold.storage.admission import Admission
+from spoold.storage.entry import Kind, NotRegularError
 from spoold.storage.obstacle import rename_over, set_aside, text_of, tolerating
 from spoold.storage.spooldir import CLAIM, FOLDERS, TAKE, Spool, plain_name
 
@@ -49,6 +50,8 @@ class Salvage:
         spool = self._spool
         new, active = spool.fd("new"), spool.fd("active")
         claimed = spool.files.stat(new, (CLAIM + name,))
+        if claimed is not None and claimed.kind is not Kind.DIRECTORY:
+            raise NotRegularError(claimed.kind)  # no upload was ever claimed as that
         taken = spool.files.stat(active, (TAKE + name,))
         job = None if claimed is None else self._admission.claimed_by(plain_name(name), claimed.inode)
         its_claim = job is not None

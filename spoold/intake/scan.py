@@ -5,26 +5,36 @@ accepted in one commit, and only then moved to where they belong: many small one
 Whatever goes wrong before that commit, the uploads go back to new/.
 """
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from spoold.core.folder import CANCEL
 from spoold.core.problem import printable
 from spoold.event import log
 from spoold.intake.acceptance import is_large
 from spoold.intake.batch import Batches, Complete
 from spoold.intake.inbox import Inbox, LargeReadingError
+from spoold.intake.lane import Lanes
 from spoold.intake.pickup import NO_JOB, Pickups
+from spoold.intake.rest import Rest
 from spoold.intake.room import Room
 from spoold.intake.salvage import Salvage
 from spoold.intake.settings import Settings
+from spoold.intake.turn import Turns
 from spoold.intake.upload import Upload
 from spoold.storage.admission import Admission
+from spoold.storage.entry import Kind
 from spoold.storage.spooldir import Spool
 from spoold.tally import Tally
 
 #: Uploads that are looked at and taken in one go, at most.
 _BATCH = 50
+#: … and looked at for so many seconds, before those that are complete are taken.
+_SLICE = 0.25
+#: Looking at an upload takes long from so many seconds on.
+_LONG = 0.05
 #: Large uploads of so many users are taken at the same time, at most: one user's wait for each other.
 _USERS = 4
 
@@ -53,24 +63,27 @@ class Intake:
         self._monotonic = monotonic
         self._accepted = accepted
         self._room = Room(spool, reserve)
+        rest = Rest(clock, monotonic)
+        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, rest=rest, monotonic=monotonic)
         self._batches = Batches(
             spool,
             admission,
             tally,
             self._room,
+            self._inbox.manifests,
             clock=clock,
             monotonic=monotonic,
             report=report,
             enlisted=self._enlisted,
             cancelled=lambda one: self._inbox.cancel(one.seen.folder),
         )
-        self._inbox = Inbox(spool.files, settings.policy, settings.defaults.zone, clock=clock, monotonic=monotonic)
-        self._pickups = Pickups(spool, clock=clock)
+        self._pickups = Pickups(spool, rest=rest)
         self._uploads: dict[str, Upload] = {}
         # One: a second would only take Python's lock from the first at every step.
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="intake")
-        self._large_threads = [ThreadPoolExecutor(1, thread_name_prefix="large") for _ in range(_USERS)]
-        self._users: dict[int, int] = {}
+        self._turns = Turns[Upload]()
+        self._working = False
+        self._lanes = Lanes(_USERS, monotonic=monotonic)
         self._renamed: set[str] = set()
         self._stopping = False
         #: A scan may be on its way when the end comes: threads that have ended take nothing more.
@@ -110,12 +123,17 @@ class Intake:
                 self._uploads.pop(upload.name, None)
                 self._inbox.forget(upload.folder)
         for name in names - self._uploads.keys():
-            self._uploads[name] = Upload(name, now, now, name in self._renamed)
+            entry = self._spool.files.stat(self._spool.fd("new"), (name,))
+            owner = 0 if entry is None else entry.uid
+            self._uploads[name] = Upload(name, now, now, name in self._renamed, owner=owner)
             log("upload.seen", upload=printable(name))
         self._renamed &= names
         wait: float | None = None
         due: list[Upload] = []
+        cancelled: list[Upload] = []
         for upload in list(self._uploads.values()):
+            if upload.queued and self._asks_cancel(upload):
+                cancelled.append(upload)
             if upload.busy:
                 continue
             if upload.look_at <= now:
@@ -125,10 +143,13 @@ class Intake:
         with self._submitting:
             if self._stopping:
                 return None
+            due += [upload for upload in cancelled if upload.queued]
             for upload in due:
-                upload.busy = True
-            for start in range(0, len(due), _BATCH):
-                self._threads.submit(self._handle, due[start : start + _BATCH])
+                upload.busy, upload.queued = True, False
+                self._turns.put(upload.owner, upload)
+            if due and not self._working:
+                self._working = True
+                self._threads.submit(self._work)
         return wait
 
     @property
@@ -149,45 +170,86 @@ class Intake:
         with self._submitting:
             self._stopping = True
         self._threads.shutdown(cancel_futures=True)
-        for threads in self._large_threads:
-            threads.shutdown(cancel_futures=True)
+        self._lanes.stop()
 
     # --- in a worker thread -----------------------------------------------------------------------------------------
 
-    def _handle(self, uploads: list[Upload]) -> None:
-        """Look at these, and take those that are complete: the small ones in one go, each large one by itself."""
-        small: list[Complete] = []
-        for upload in uploads:
-            with self._batches.telling(upload):
-                try:
-                    complete = self._complete(upload)
-                except LargeReadingError:
-                    self._submit_large(upload, self._handle_large, upload)
-                    continue
-                if complete is not None and is_large(complete.seen.entries):
-                    self._submit_large(upload, self._batches.enlist, [complete], self._settings)
-                elif complete is not None:
-                    small.append(complete)
-        if small:
-            self._batches.enlist(small, self._settings)
+    def _work(self) -> None:
+        """Take what is complete of what is due, as long as there is something."""
+        while True:
+            small: dict[int, list[Complete]] = {}
+            begun = self._monotonic()
+            while sum(map(len, small.values())) < _BATCH and self._monotonic() - begun < _SLICE:
+                with self._submitting:
+                    turn = None if self._stopping else self._turns.next()
+                    if turn is None and not small:
+                        self._working = False
+                        return
+                if turn is None:
+                    break
+                owner, upload = turn
+                at = self._monotonic()
+                if (complete := self._handle(upload)) is not None:
+                    small.setdefault(owner, []).append(complete)
+                self._spend(owner, self._monotonic() - at)
+            if small:
+                self._enlist(small)
+
+    def _enlist(self, small: dict[int, list[Complete]]) -> None:
+        """Many small ones in one go, each owner's by turns: what that takes is shared among them."""
+        batch = [one for ones in small.values() for one in ones]
+        begun = self._monotonic()
+        self._batches.enlist(batch, self._settings)
+        each = (self._monotonic() - begun) / len(batch)
+        for owner, ones in small.items():
+            self._spend(owner, each * len(ones))
+
+    def _spend(self, owner: int, seconds: float) -> None:
+        with self._submitting:
+            self._turns.spend(owner, seconds)
+
+    def _handle(self, upload: Upload) -> Complete | None:
+        """Look at the upload; returns it if it is complete and small. A large one is taken by itself."""
+        with self._batches.telling(upload):
+            if upload.slow and not self._asks_cancel(upload):
+                self._queue(upload)
+                return None
+            try:
+                complete = self._complete(upload)
+            except LargeReadingError:
+                upload.slow = True
+                self._queue(upload)
+                return None
+            if complete is None or not is_large(complete.seen.entries):
+                return complete
+            enlist = functools.partial(self._batches.enlist, [complete], self._settings)
+            self._lanes.submit(upload.owner, enlist)
+        return None
+
+    def _queue(self, upload: Upload) -> None:
+        upload.queued = True
+        self._lanes.submit(upload.owner, functools.partial(self._handle_large, upload))
+
+    def _asks_cancel(self, upload: Upload) -> bool:
+        entry = self._spool.files.stat(self._spool.fd("new"), (upload.name, CANCEL))
+        return entry is not None and entry.kind is Kind.FILE
 
     def _handle_large(self, upload: Upload) -> None:
         """The same of one that takes long to look at."""
+        with self._submitting:
+            if not upload.queued:
+                return  # CANCEL was quicker
+            upload.queued = False
         with self._batches.telling(upload):
             upload.patient = True
+            begun = self._monotonic()
             try:
                 complete = self._complete(upload)
             finally:
                 upload.patient = False
+                upload.slow = self._monotonic() - begun > _LONG
             if complete is not None:
                 self._batches.enlist([complete], self._settings)
-
-    def _submit_large(self, upload: Upload, work: Callable[..., None], *values: object) -> None:
-        """Do it in the thread of the user whose upload it is."""
-        with self._submitting:
-            if not self._stopping:
-                user = self._users.setdefault(upload.owner, len(self._users))
-                self._large_threads[user % _USERS].submit(work, *values)
 
     def _complete(self, upload: Upload) -> Complete | None:
         complete = self._look(upload)

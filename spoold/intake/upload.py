@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
+from spoold.core.completeness import Verdict
 from spoold.core.folder import SEAL, is_content, is_hidden
 from spoold.core.problem import printable
 from spoold.event import log
+from spoold.intake.claim import wanted
+from spoold.intake.custody import moves
 from spoold.intake.time_limit import TimeLimit
 from spoold.storage.entry import Entry, Kind
 
@@ -51,6 +55,12 @@ class Upload:
     counts: tuple[int, Counts] | None = None
     unread: tuple[tuple[int, int], frozenset[str]] | None = None
     left: tuple[int, frozenset[str]] | None = None
+    wrong: tuple[tuple[Identity, tzinfo] | None, tuple[str, bool]] | None = None
+    """What is wrong with job.yaml, and whether more bytes could cure it, as long as it is that file."""
+    queued: bool = False
+    """Whether it waits for its owner's lane, where what takes long is done."""
+    slow: bool = False
+    """Whether looking at it takes long."""
     owner: int = 0
     """The folder's uid, once looked at."""
     patient: bool = False
@@ -64,7 +74,7 @@ class Upload:
                 self.renamed_in = bool(self.arrived)
             self.folder, self.tree, self.looked = folder, 0, False
             self.hashes.clear()
-            self.counts = self.unread = self.left = self.problem = None
+            self.counts = self.unread = self.left = self.wrong = self.problem = None
         self.arrived = None
 
     def tell(self, problem: str) -> None:
@@ -107,3 +117,32 @@ class Whole:
 
 def counts(name: str) -> bool:
     return (is_content(name) or name == SEAL) and not is_hidden(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look's result: the verdict, and what it was passed on."""
+
+    verdict: Verdict
+    entries: dict[str, Entry]
+    owner: int
+    folder: int
+    """The folder's inode."""
+    unread: frozenset[str] = frozenset()
+    """Messages that are larger than may be sent: they are refused by their size, and nobody need read them."""
+    left: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Files of an upload to be copied that the job does not name, with their hashes where these are known: they are read, for
+    they are part of what *the same content* means, and stay behind."""
+
+    @property
+    def to_copy(self) -> int:
+        """Bytes."""
+        moved = moves(self.entries.values(), self.owner)
+        return sum(
+            entry.size
+            for entry in wanted(self.entries.values())
+            if entry.kind is Kind.FILE
+            and (entry.links > 1 or not moved)
+            and entry.name not in self.unread
+            and entry.name not in self.left
+        )

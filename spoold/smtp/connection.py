@@ -15,7 +15,7 @@ from typing import cast
 
 import aiosmtplib
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 from spoold.core.problem import printable
 from spoold.smtp.dialer import Memory, dial
 from spoold.smtp.relay import Relay, SecretError, Security

@@ -5,7 +5,7 @@ Moments are monotonic seconds: how long a relay rests has nothing to do with the
 
 from dataclasses import dataclass
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 
 FIRST_REST = 2.0
 LONGEST_REST = 300.0

@@ -3,8 +3,8 @@
 import re
 from functools import lru_cache
 
-from spoold.core.outcome import Reply
 from spoold.core.problem import printable
+from spoold.core.reply import Reply
 
 #: RFC 5321 §4.5.3.1.5 allows 512 octets; servers send more. Beyond this it is no SMTP server.
 MAX_LINE = 8192

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import cast
 
-from spoold.core.outcome import Outcome, Reply, deferred, returned
+from spoold.core.outcome import Outcome, deferred, returned
+from spoold.core.reply import Reply
 from spoold.failpoint import failpoint
 from spoold.smtp.parser import ReplyError, ReplyParser
 from spoold.smtp.relay import Timeouts
@@ -31,10 +32,6 @@ _COPY = 64 * 1024
 
 class BodyError(Exception):
     """The message could not be read to its end as it was taken; the text says why. Nothing was sent."""
-
-
-def _nothing() -> None:
-    pass
 
 
 class Session(asyncio.Protocol):
@@ -65,7 +62,7 @@ class Session(asyncio.Protocol):
         self._pipelining = "pipelining" in extensions
         self._tls = transport.get_extra_info("sslcontext") is not None
         self.remote_mta = remote_mta
-        self.on_end: Callable[[], None] = _nothing
+        self.on_end: Callable[[], None] = lambda: None
         transport.set_protocol(self)
 
     # --- for the owner ---------------------------------------------------------------------------------------------
@@ -103,10 +100,12 @@ class Session(asyncio.Protocol):
             done(Transaction([returned(self._end)] * len(envelope.recipients)))
         else:
             self._queue.append(Exchange(envelope, self.extensions, self._pipelining, body, done, may_go))
-            if not self._flight or (self._pipelining and self._flight[-1].next_may_open and self._limits is None):
-                opening = self._open_next()
-                if opening:
-                    self._transport.write(opening)
+            try:
+                last = self._flight[-1] if self._flight else None
+                if last is None or (self._pipelining and last.next_may_open and self._limits is None):
+                    self._transport.write(self._open_next())
+            except Exception as error:  # noqa: BLE001 - it is in line: its result comes by `done`, as always
+                self._break(f"internal error: {type(error).__name__}: {error}", error)
 
     async def transact(self, envelope: Envelope, body: bytes | AsyncIterator[bytes]) -> Transaction:
         """`begin`, and wait for what came of it."""
@@ -222,12 +221,17 @@ class Session(asyncio.Protocol):
         if not self._queue:
             return b""
         exchange = self._queue.popleft()
+        try:
+            opening = exchange.opening()
+        except Exception as error:  # noqa: BLE001 - it never leaves, and the one that is under way does not pay for it
+            exchange.done(exchange.failed(error))
+            return b""
         self._transactions += 1
         exchange.number = self._transactions
         if not self._flight:
             self._wait(self._timeouts.command)
         self._flight.append(exchange)
-        return exchange.opening()
+        return opening
 
     def _end_body(self, exchange: Exchange, last: bytes) -> None:
         """Write the last of the body, the dot, and the next group behind it."""

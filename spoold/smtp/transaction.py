@@ -11,20 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from spoold.core.outcome import (
-    Command,
-    Fault,
-    FaultKind,
-    Outcome,
-    Reply,
-    Verdict,
-    failed,
-    is_push_back,
-    lost,
-    read_reply,
-    returned,
-    unknown,
-)
+from spoold.core.fault import Fault, FaultKind
+from spoold.core.outcome import Command, Outcome, deferred, failed, lost, returned, unknown
+from spoold.core.reply import Reply, Verdict, is_push_back, read_reply
 from spoold.failpoint import failpoint
 
 DOT = b".\r\n"
@@ -283,6 +272,13 @@ class Exchange:
         """The result where this end gave up before the dot."""
         self.at = At.OVER
         return Transaction([found or outcome for found in self.outcomes])
+
+    def failed(self, error: Exception) -> Transaction:
+        """The result where nothing of it left, by an error that nobody foresaw; that memory ran out costs no attempt."""
+        text = f"internal error: {type(error).__name__}: {error}"
+        done = self.unsent(returned(text) if isinstance(error, MemoryError) else deferred("4.3.0", text))
+        done.bug = error
+        return done
 
 
 _TAKES = {

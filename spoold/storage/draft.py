@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from pathlib import Path as FilePath
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ from spoold.core.problem import printable
 from spoold.core.seal import format_seal
 from spoold.storage.entry import Path
 from spoold.storage.files import Files
-from spoold.storage.spooldir import SpoolError
+from spoold.storage.spooldir import SpoolError, refuse_links
 
 #: More files than this are synced with their whole file system.
 _MANY = 100
@@ -116,6 +117,7 @@ def modes_below(mode: int) -> tuple[int, int]:
 def entrance(files: Files, spool: str) -> Iterator[tuple[int, int]]:
     """The descriptors of `tmp/` and `new/` of the spool at the path `spool`. Raises SpoolError."""
     with contextlib.ExitStack() as stack:
+        refuse_links(FilePath(spool))
         try:
             root = stack.enter_context(files.closing(files.open_directory(None, os.path.realpath(spool))))
             tmp = stack.enter_context(files.closing(files.open_directory(root, "tmp")))

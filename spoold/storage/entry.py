@@ -36,6 +36,8 @@ class Entry:
     ctime_ns: int
     inode: int
     uid: int
+    links: int = 1
+    """How many names it has, where it is no directory."""
 
     @property
     def path(self) -> Path:
@@ -58,6 +60,12 @@ class NotRegularError(Exception):
     def __init__(self, kind: Kind) -> None:
         super().__init__(kind.value)
         self.kind = kind
+
+
+def no_file(name: str, kind: Kind) -> str:
+    """What is said of `name`, where a plain file should be, and what to do."""
+    linked = ", or one whose names are all in the job: copy it without cp -l or rsync -H"
+    return f"{name}: is {kind.value}; expected a plain file{linked if kind is Kind.HARD_LINK else ''}"
 
 
 def kind_of(status: os.stat_result) -> Kind:
@@ -84,6 +92,7 @@ def entry_of(name: str, status: os.stat_result) -> Entry:
         status.st_ctime_ns,
         status.st_ino,
         status.st_uid,
+        1 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
     )
 
 

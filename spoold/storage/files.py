@@ -49,14 +49,15 @@ class Files:
         finally:
             os.close(fd)
 
-    def open_file(self, root: int, path: Path) -> int:
+    def open_file(self, root: int, path: Path, *, known: bool = False) -> int:
         """A descriptor for reading the regular file `path`, which must have one link and no symlink on its way.
 
+        `known`: the caller knows the content by its digest, so that other names of the file are no matter.
         Raises NotRegularError for anything else, and OSError (ELOOP, ENOTDIR for a link among its directories).
         """
         if len(path) > 1:
             with self.directory(root, path[:-1]) as parent:
-                return self.open_file(parent, path[-1:])
+                return self.open_file(parent, path[-1:], known=known)
         try:
             fd = os.open(path[0], _READ, dir_fd=root)
         except OSError as error:
@@ -66,7 +67,7 @@ class Files:
                 raise NotRegularError(Kind.SOCKET) from None
             raise
         kind = kind_of(os.fstat(fd))
-        if kind is not Kind.FILE:
+        if kind is not Kind.FILE and not (known and kind is Kind.HARD_LINK):
             os.close(fd)
             raise NotRegularError(kind)
         return fd
@@ -81,9 +82,9 @@ class Files:
         """
         return read_cached(root, name, buffer)
 
-    def chunks(self, root: int, path: Path, size: int = CHUNK) -> Iterator[bytes]:
-        """The content of the file `path` in pieces of at most `size` bytes."""
-        fd = self.open_file(root, path)
+    def chunks(self, root: int, path: Path, size: int = CHUNK, *, known: bool = False) -> Iterator[bytes]:
+        """The content of the file `path` in pieces of at most `size` bytes; `known` as in `open_file`."""
+        fd = self.open_file(root, path, known=known)
         try:
             while chunk := self.read(fd, size):
                 yield chunk

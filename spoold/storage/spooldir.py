@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from spoold.core.problem import UserError
+from spoold.core.problem import UserError, printable
 from spoold.storage.files import Files
 from spoold.storage.kernel import same_mount
 from spoold.storage.tree import Tree
@@ -55,6 +55,18 @@ class SpoolError(UserError):
     """The spool cannot be used; the text says why and what to do."""
 
 
+def refuse_links(path: FilePath) -> None:
+    """The spool's own path may be a symbolic link, its folders may not. Raises SpoolError."""
+    for name in ("tmp", *FOLDERS, PRIVATE):
+        with contextlib.suppress(OSError):
+            target = os.readlink(path / name)
+            raise SpoolError(
+                f"{path}: cannot open the spool: a folder of it is a symbolic link to {printable(target)} ({name}); jobs are"
+                " renamed from one folder to the next: put a folder there, and move the whole spool instead, whose own path"
+                " may be a link"
+            )
+
+
 class Spool:
     """An open spool. Keeps one descriptor for each folder; the folders themselves must not be replaced meanwhile."""
 
@@ -64,7 +76,9 @@ class Spool:
         self._fds: dict[str, int] = {}
         self._lock: int | None = None
         try:
-            self.root = files.open_directory(None, str(path))
+            refuse_links(path)
+            # The path is the administrator's own.
+            self.root = files.open_directory(None, os.path.realpath(path))
             for name in ("tmp", *FOLDERS, PRIVATE):
                 self._fds[name] = files.open_directory(self.root, name)
         except FileNotFoundError as error:
@@ -76,7 +90,9 @@ class Spool:
 
     @staticmethod
     def create(path: FilePath) -> list[str]:
-        """Make what is missing of a spool at `path`, closed to others; returns the names that were made."""
+        """Make what is missing of a spool at `path`, closed to others; returns the names that were made. Raises SpoolError."""
+        refuse_links(path)
+        path = FilePath(os.path.realpath(path))
         made = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o750, exist_ok=True)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from spoold.core.outcome import Command, Reply, Result, read_reply
+from spoold.core.outcome import Command, Result
+from spoold.core.reply import Reply, read_reply
 from spoold.core.schedule.rate import Rate
 from spoold.core.state import Standing, after_outcome
 from spoold.delivery.job import LiveJob

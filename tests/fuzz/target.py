@@ -14,11 +14,12 @@ from spoold.core.document.field import parse_moment
 from spoold.core.document.reader import MAX_BYTES, DocumentError, load
 from spoold.core.manifest import Manifest, parse_manifest
 from spoold.core.message.wire import LINE_LIMIT, MessageError, MessageFacts, prepare, scan, stuff
-from spoold.core.outcome import Command, Reply, read_reply
+from spoold.core.outcome import Command
 from spoold.core.problem import Problem
 from spoold.core.quantity import parse_duration, parse_size
 from spoold.core.recipient.address import AddressError, parse_address
 from spoold.core.recipient.list import RecipientsError, Row, read_csv, read_txt
+from spoold.core.reply import Reply, read_reply
 from spoold.core.schedule.rate import parse_rate
 from spoold.core.schedule.window import parse_windows, parse_zone
 from spoold.core.seal import parse_seal

@@ -111,19 +111,28 @@ SPECIALS = {
 }
 
 
+REMEDY = ", or one whose names are all in the job: copy it without cp -l or rsync -H"
+
+
 def _specials() -> dict[str, Case]:
     cases = {}
     for kind, (prepare, words) in SPECIALS.items():
         for role, name in (("manifest", "job.yaml"), ("recipients", "recipients.csv"), ("shared", "message.eml")):
             # With a manifest or a list that cannot be read there is nothing more to say.
+            more = REMEDY if kind == "hardlink" else ""
             cases[f"{kind}-{role}"] = Case(
-                prepare=prepare(name), errors=(rf"{re.escape(name)}: is {words}; expected a plain file",)
+                prepare=prepare(name), errors=(rf"{re.escape(name)}: is {words}; expected a plain file{more}",)
             )
         own = f"own@{kind}.example"
         cases[f"{kind}-own"] = Case(
             {"recipients.csv": f"address,message\nada@{kind}.example,\n{own},own.eml\n".encode()},
             prepare("own.eml"),
-            failed={own: ("5.6.0", rf"own\.eml: is {words}; expected a plain file")},
+            failed={
+                own: (
+                    "5.6.0",
+                    rf"own\.eml: is {words}; expected a plain file{REMEDY if kind == 'hardlink' else ''}",
+                )
+            },
             sent=(f"ada@{kind}.example",),
         )
     return cases

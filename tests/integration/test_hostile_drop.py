@@ -147,11 +147,11 @@ class Swapping(Files):
 
     times = 1
 
-    def open_file(self, root: int, path: tuple[str, ...]) -> int:
+    def open_file(self, root: int, path: tuple[str, ...], *, known: bool = False) -> int:
         if path == ("message.eml",) and self.times:
             self.times -= 1
             raise NotRegularError(Kind.SYMLINK)
-        return super().open_file(root, path)
+        return super().open_file(root, path, known=known)
 
 
 async def test_link_found_where_a_file_was_a_moment_ago_is_the_uploads_problem_and_no_bug(

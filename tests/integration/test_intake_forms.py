@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -200,17 +199,15 @@ def test_hidden_folders_in_new_are_never_looked_at(agent: Agent, relay: Relay) -
     assert waits(agent) == {}
 
 
-def test_planted_claim_is_told_and_never_gets_into_the_job_of_that_name(agent: Agent, relay: Relay) -> None:
+def test_planted_claim_hinders_nobody_and_never_gets_into_the_job_of_that_name(agent: Agent, relay: Relay) -> None:
     agent.start()
     new = agent.spool / "new"
     write(new / ".claim-job", {"recipients.csv": b"address\nevil@planted.example\n", "more.eml": b"x"})
     agent.drop("job", ["ada@job.example"])
     agent.drop("beside", ["ada@beside.example"])
     agent.wait_state("beside", "finished")
-    wait_for(lambda: waits(agent).get("job") == "cannot be taken: new/.claim-job is in the way; remove it")
-    shutil.rmtree(new / ".claim-job")
-    (new / "job" / "READY").touch()
     agent.wait_state("job", "finished")
+    assert sorted(path.name for path in (new / ".claim-job").iterdir()) == ["more.eml", "recipients.csv"]
     assert sorted(relay.recipients) == ["ada@beside.example", "ada@job.example"]
     assert not (agent.spool / "done" / "job" / "more.eml").exists()
 

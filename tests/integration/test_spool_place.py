@@ -78,3 +78,25 @@ def test_folder_of_the_spool_on_another_mount_is_refused_and_named_by_check(
         subprocess.run(["umount", str(place)], check=True)
     agent.start()
     assert agent.stop() == 0
+
+
+def test_what_stood_in_the_way_is_named_by_check_with_what_to_do(agent: Agent, relay: Relay) -> None:
+    """A report's temporary name, and a leftover that is none of the agent's."""
+    agent.start()
+    agent.drop("job", ["ada@one.example"], manifest={"send_after": "2099-01-01T00:00:00Z"})
+    agent.wait_state("job", "scheduled")
+    report = agent.spool / "deferred/job/report"
+    (report / ".status.json.tmp/full").mkdir(parents=True)
+    (agent.spool / "new/.picked-x").mkdir()
+    assert agent.stop() == 0
+    agent.start()
+    (agent.spool / "deferred/job/CANCEL").touch()
+    agent.wait_state("job", "cancelled")
+    told = {(event["where"], event["kind"]) for event in agent.events("spool.set_aside")}
+    assert told >= {(f"{agent.spool}/new/.picked-x", "a directory")}
+    checked = agent.command("check")
+    [line] = [line for line in checked.stdout.splitlines() if "set aside" in line]
+    assert "new/.aside-picked-x-" in line
+    assert "done/job/report/.aside-status.json.tmp-" in line
+    assert line.endswith("to do: see whose it is (ls -l), then remove it: nobody looks at it again")
+    assert agent.stop() == 0

@@ -19,7 +19,7 @@ from tests.servers.agent import Agent
 
 OPERATIONS = (
     "open_directory", "open_file", "read", "stat", "names", "walk", "make_directory", "rename", "unlink",
-    "remove_directory", "sync", "sync_filesystem", "create", "write", "open_append", "free_bytes",
+    "remove_directory", "sync", "sync_filesystem", "create", "write", "open_append", "free_bytes", "write_out",
 )  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """Starts the agent without the half second that Python takes to import it: a process that has imported it once forks.
 
 What comes out is a process like any other, with its own pid, files, environment, threads and exit code; only the time of
-the imports is saved, some thousand times in a whole run of the tests. What must begin with `exec` (another user, a library
+the imports is saved, some thousand times in a whole run of the tests. With `PLAIN` in its environment it is a user like any
+other, even root's: without the right to read and write everybody's files. What must begin with `exec` (another user, a library
 that is loaded before all others, a tracer) is started without it.
 """
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import importlib
 import json
@@ -20,6 +22,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 _REQUEST_LIMIT = 1 << 20
+#: In the environment of a process that is to have no privileges.
+PLAIN = "SPOOLD_TEST_PLAIN"
+#: prctl.h and capability.h.
+_PR_CAPBSET_DROP = 24
+_CAPABILITIES = 64
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 class Forked:
@@ -116,11 +124,23 @@ def _serve(connection: socket.socket) -> list[str] | None:
             os.environ.clear()
             os.environ.update(asked["environ"])
             time.tzset()
+            if os.environ.pop(PLAIN, None):
+                _become_plain()
             arguments: list[str] = asked["arguments"]
             return arguments
         for file in files:
             os.close(file)
         connection.send(b"%d" % pid)
+
+
+def _become_plain() -> None:
+    """Give up all capabilities of this process and of what it runs."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(_CAPABILITIES):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header, nothing = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ _STEPS = (
     "write",
     "sync",
     "sync_filesystem",
+    "write_out",
     "rename",
     "make_directory",
     "unlink",
@@ -113,7 +114,7 @@ class Recorder(Files):
                     self._new(os.fstat(found))  # a number that a removed folder had
                 elif name == "make_directory":
                     self._new(os.stat(arguments[1], dir_fd=arguments[0], follow_symlinks=False))
-                elif name == "sync":
+                elif name in ("sync", "write_out"):  # what is written out is there before a later rename is
                     self._keep(arguments[0])
                 elif name == "sync_filesystem":
                     self._keep_all(self._spool)

@@ -62,3 +62,18 @@ def test_every_module_that_a_paper_names_is_there(name: str, below: str) -> None
     assert paths
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / below).rglob("*.py")}
     assert {path for path in paths if not any(module.endswith("/" + path) for module in modules)} == set()
+
+
+def test_every_cell_of_the_fault_matrix_names_a_test_file() -> None:
+    text = (ROOT / "tests/README.md").read_text().partition("## The fault matrix")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ")[1:] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    named = {
+        word for row in rows for cell in row for word in re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", cell.partition(":")[0])
+    }
+    there = {
+        path.stem.removeprefix("test_")
+        for room in ("integration", "acceptance")
+        for path in (ROOT / "tests" / room).glob("test_*.py")
+    }
+    assert named - there <= {"at", "the", "start", "a", "back", "up", "is", "restored", "by", "hand", "says"}

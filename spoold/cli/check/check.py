@@ -10,7 +10,14 @@ from spoold.cli import config
 from spoold.cli.check.deep import Difference, Inspection
 from spoold.cli.check.finding import Findings
 from spoold.cli.check.machine import check_clock, check_disk, check_limits, check_name
-from spoold.cli.check.premises import check_agent, check_configuration, check_database, check_spool, check_staging
+from spoold.cli.check.premises import (
+    check_agent,
+    check_aside,
+    check_configuration,
+    check_database,
+    check_spool,
+    check_staging,
+)
 from spoold.cli.check.probe import check_relays
 from spoold.cli.command import UsageError, open_spool
 from spoold.cli.config import Config, ConfigError
@@ -68,6 +75,7 @@ def _check_spool(found: Config, spool: Spool, options: argparse.Namespace, findi
     check_limits(found, spool, findings)
     check_database(spool, findings)
     check_staging(spool, findings, time.time())
+    check_aside(spool, findings)
     check_agent(spool, findings)
     if options.deep:
         try:

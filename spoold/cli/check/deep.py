@@ -146,7 +146,7 @@ class Inspection:
             problem = None
             try:
                 with self._spool.job(here, job.name) as root:
-                    for chunk in self._spool.files.chunks(root, tuple(path.split("/"))):
+                    for chunk in self._spool.files.chunks(root, tuple(path.split("/")), known=True):
                         digest.update(chunk)
                 if digest.digest() != sha256:
                     problem = "was changed after the job was taken"

@@ -11,10 +11,12 @@ import orjson
 from spoold import __version__
 from spoold.cli.check.finding import Findings
 from spoold.cli.config import Config, SecretFile
+from spoold.core.folder import REPORT
 from spoold.core.problem import printable
 from spoold.core.quantity import format_duration
 from spoold.storage.database import DatabaseError
-from spoold.storage.entry import Kind, TreeTooLargeError
+from spoold.storage.entry import Kind, Path, TreeTooLargeError
+from spoold.storage.obstacle import ASIDE
 from spoold.storage.snapshot import Snapshot
 from spoold.storage.spooldir import FOLDERS, PRIVATE, Spool, SpoolError
 
@@ -121,6 +123,28 @@ def check_staging(spool: Spool, findings: Findings, now: float) -> None:
         f"spool {spool.path}: left in tmp/, without a change for more than a day: {names}{more}",
         "rename into new/ what is whole, remove the rest: nobody else does; a `spoold submit` that broke can be repeated",
     )
+
+
+def check_aside(spool: Spool, findings: Findings) -> None:
+    """What stood in the agent's way and could not be removed: it says who can write where he should not."""
+    found = [f"{folder}/{name}" for folder in ("tmp", *FOLDERS) for name in _aside(spool, folder, ())]
+    for folder in FOLDERS[1:]:
+        for job in spool.jobs(folder):
+            for below in ((job,), (job, REPORT)):
+                found += [f"{folder}/{'/'.join((*below, name))}" for name in _aside(spool, folder, below)]
+    if found:
+        names = ", ".join(printable(name, 200) for name in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        text = f"spool {spool.path}: set aside, for it stood in the agent's way: {names}{more}"
+        findings.warn("spool.aside", text, "see whose it is (ls -l), then remove it: nobody looks at it again")
+
+
+def _aside(spool: Spool, folder: str, below: Path) -> list[str]:
+    try:
+        with spool.files.directory(spool.fd(folder), below) as fd:
+            return sorted(name for name in spool.files.names(fd) if name.startswith(ASIDE))
+    except OSError:
+        return []
 
 
 def _stirred(spool: Spool, name: str) -> float:

@@ -12,7 +12,8 @@ from email.utils import format_datetime
 from spoold import __version__
 from spoold.cli.check.finding import Findings
 from spoold.cli.config import Config
-from spoold.core.outcome import Fault, Result
+from spoold.core.fault import Fault
+from spoold.core.outcome import Result
 from spoold.core.recipient.address import Address
 from spoold.smtp.connection import connect, find
 from spoold.smtp.relay import Relay, Security

@@ -9,7 +9,7 @@ from spoold.cli.handover.progress import Told
 from spoold.core.folder import READY, REPORT, SEAL, is_hidden
 from spoold.core.seal import format_seal
 from spoold.storage.entry import Entry, Kind
-from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles
 
 #: Top-level names that stay behind: the agent's, or meant for another way of handing over.
 LEFT_BEHIND = (READY, REPORT, SEAL)
@@ -32,7 +32,7 @@ class Cargo:
 
 def load(path: str, told: Told) -> Cargo:
     """Hash what is in the folder `path`; `told` hears of bytes done and bytes in all. Raises UsageError, OSError."""
-    files = Files()
+    files = LinkedFiles()
     with files.closing(open_folder(files, path)) as root:
         entries = entries_of(files, root)
         going = tuple(

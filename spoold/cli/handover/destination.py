@@ -106,7 +106,7 @@ class LocalSpool:
 
         def counted(path: tuple[str, ...]) -> Iterator[bytes]:
             nonlocal done
-            for chunk in files.chunks(root, path):
+            for chunk in files.chunks(root, path, known=True):
                 yield chunk
                 done += len(chunk)
                 progress(done, cargo.size)

@@ -8,8 +8,9 @@ from spoold.cli.handover.progress import Told, Unit, progress
 from spoold.core.document.reader import READ_BYTES, DocumentError
 from spoold.core.folder import MANIFEST, MAX_DEPTH, REPORT, is_content, is_hidden
 from spoold.core.manifest import Manifest, parse_manifest
-from spoold.storage.entry import Entry, Kind, TreeTooLargeError
+from spoold.storage.entry import Entry, Kind, TreeTooLargeError, no_file
 from spoold.storage.files import Files
+from spoold.storage.link import own_links
 
 
 def open_folder(files: Files, path: str) -> int:
@@ -29,7 +30,7 @@ def entries_of(files: Files, root: int) -> dict[str, Entry]:
             found = files.walk(root, max_entries=3_000_000, max_depth=MAX_DEPTH, skip=frozenset({REPORT}))
     except TreeTooLargeError as error:
         raise UsageError(str(error)) from None
-    return {entry.name: entry for entry in found}
+    return {entry.name: entry for entry in own_links(found, os.fstat(root).st_uid)}
 
 
 def sealable(entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -66,7 +67,8 @@ def read_job(files: Files, root: int, entries: dict[str, Entry], problems: list[
     """The manifest, None if it is wrong; `problems` gets why."""
     entry = entries.get(MANIFEST)
     if entry is None or entry.kind is not Kind.FILE:
-        problems.append(f"{MANIFEST}: is {'missing' if entry is None else entry.kind.value}; expected a plain file")
+        missing = f"{MANIFEST}: is missing; expected a plain file"
+        problems.append(missing if entry is None else no_file(MANIFEST, entry.kind))
         return None
     try:
         return parse_manifest(files.read_small(root, (MANIFEST,), READ_BYTES))

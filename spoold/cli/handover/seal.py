@@ -9,12 +9,12 @@ from spoold.core.folder import SEAL
 from spoold.core.problem import printable
 from spoold.core.seal import format_seal
 from spoold.storage.entry import Kind
-from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles
 
 
 def run(options: argparse.Namespace) -> int:
     """Write SHA256SUMS; 1 if the folder holds something that cannot be sealed."""
-    files = Files()
+    files = LinkedFiles()
     root = open_folder(files, options.jobdir)
     entries = entries_of(files, root)
     wrong = [entry for entry in entries.values() if entry.kind not in (Kind.FILE, Kind.DIRECTORY)]

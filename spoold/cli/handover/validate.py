@@ -24,6 +24,7 @@ from spoold.core.terms import Defaults, timing_errors
 from spoold.intake.examination import Examination
 from spoold.storage.entry import Entry
 from spoold.storage.files import Files
+from spoold.storage.link import LinkedFiles
 from spoold.storage.record import NewRecipient
 from spoold.storage.spooldir import valid_name
 
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace, folder: str, name: str) -> Inspection:
     """Look through a job folder that is to become the job `name`; notes go to standard output. Raises UsageError."""
-    files = Files()
+    files = LinkedFiles()
     problems: list[str] = []
     with files.closing(open_folder(files, folder)) as root:
         if not valid_name(name):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.outcome import Command, Outcome, Reply, Result, failed, lost, read_reply, returned, unknown
+from spoold.core.outcome import Command, Outcome, Result, failed, lost, returned, unknown
+from spoold.core.reply import Reply, read_reply
 from spoold.core.schedule.retry import DEFAULT, RetryPolicy
 from spoold.core.state import (
     UNCERTAIN_REST,

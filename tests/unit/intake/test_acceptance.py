@@ -15,9 +15,9 @@ from spoold.core.terms import Defaults
 from spoold.intake import acceptance
 from spoold.intake.acceptance import Acceptance, Accepted, Prepared, is_large
 from spoold.intake.custody import Taken
-from spoold.intake.inbox import Seen
 from spoold.intake.settings import Settings
 from spoold.intake.time_limit import BOUNDLESS
+from spoold.intake.upload import Seen
 from spoold.storage.admission import Admission
 from spoold.storage.database import Database
 from spoold.storage.files import Files

@@ -11,8 +11,9 @@ from watchdog.events import DirCreatedEvent, DirDeletedEvent, DirMovedEvent, Fil
 
 from spoold.core.completeness import IntakePolicy, Rule
 from spoold.intake.claim import claim, give_back
-from spoold.intake.inbox import Inbox, Seen
-from spoold.intake.upload import Upload
+from spoold.intake.inbox import Inbox
+from spoold.intake.rest import Rest
+from spoold.intake.upload import Seen, Upload
 from spoold.intake.watcher import Watcher
 from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
@@ -69,7 +70,11 @@ class Looking:
         self._spool = spool
         self.now = 1000.0
         self.inbox = Inbox(
-            spool.files, IntakePolicy(), ZoneInfo("UTC"), clock=lambda: self.now, monotonic=lambda: self.now
+            spool.files,
+            IntakePolicy(),
+            ZoneInfo("UTC"),
+            rest=Rest(lambda: self.now, lambda: self.now),
+            monotonic=lambda: self.now,
         )
 
     def look(self, upload: Upload) -> Seen:

@@ -33,14 +33,14 @@ class Scripted(Files):
             raise OSError(5, "Input/output error")
         super().rename(from_fd, name, to_fd, new_name)
 
-    def open_file(self, root: int, path: Names) -> int:
+    def open_file(self, root: int, path: Names, *, known: bool = False) -> int:
         if path[-1] in self.changed:
             data = self.changed.pop(path[-1])
             with self.directory(root, path[:-1]) as parent:
                 fd = os.open(path[-1], os.O_WRONLY | os.O_TRUNC, dir_fd=parent)
             os.write(fd, data)
             os.close(fd)
-        return super().open_file(root, path)
+        return super().open_file(root, path, known=known)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 from spoold.smtp.connection import connect
 from spoold.smtp.dialer import SHUNNED, Memory
 from spoold.smtp.relay import Relay as Settings

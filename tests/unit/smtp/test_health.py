@@ -2,7 +2,7 @@
 
 import pytest
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 from spoold.smtp.health import LONGEST_REST, STRIKES, Health
 
 REFUSED = Fault(FaultKind.CONNECT, "127.0.0.1:25: cannot connect: Connection refused")

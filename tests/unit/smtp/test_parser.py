@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.outcome import Reply
+from spoold.core.reply import Reply
 from spoold.smtp.parser import MAX_LINE, MAX_LINES, ReplyError, ReplyParser
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from spoold.core.outcome import Fault, FaultKind
+from spoold.core.fault import Fault, FaultKind
 from spoold.smtp.connection import find
 from spoold.smtp.relay import Relay as Settings
 from spoold.smtp.relay import Security, Timeouts

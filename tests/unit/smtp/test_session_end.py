@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from spoold.core.outcome import FaultKind
+from spoold.core.fault import FaultKind
 from tests.unit.smtp.dialogue import BODY, ONE_BY_ONE, Peer, both_ways, envelope, gone, results, session_with
 
 

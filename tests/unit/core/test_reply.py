@@ -4,20 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoold.core.outcome import (
-    REMEDIES,
-    Command,
-    Fault,
-    FaultKind,
-    Reply,
-    Result,
-    Verdict,
-    bounce_category,
-    lost,
-    read_reply,
-    returned,
-    unknown,
-)
+from spoold.core.fault import REMEDIES, Fault, FaultKind
+from spoold.core.outcome import Command, Result, bounce_category, lost, returned, unknown
+from spoold.core.reply import Reply, Verdict, read_reply
 
 MAIL, RCPT, DATA, DOT = Command.MAIL, Command.RCPT, Command.DATA, Command.DOT
 EVERYWHERE = (MAIL, RCPT, DATA, DOT)
