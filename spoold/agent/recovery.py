@@ -1,6 +1,7 @@
 """The start after any end: makes database, folders and hidden leftovers agree. No step needs a person."""
 
 import contextlib
+from collections.abc import Callable
 from zoneinfo import ZoneInfo
 
 from spoold.core.document.reader import DocumentError
@@ -13,8 +14,18 @@ from spoold.storage.spooldir import FOLDERS, Spool
 from spoold.storage.store import Store
 
 
-def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, now: float, zone: ZoneInfo) -> None:
-    """In a thread, before anything else uses the spool. `now` is POSIX seconds, `zone` the agent's."""
+def recover(
+    spool: Spool,
+    store: Store,
+    intake: Intake,
+    projector: Projector,
+    now: float,
+    zone: ZoneInfo,
+    goes_on: Callable[[], bool],
+) -> None:
+    """In a thread, before anything else uses the spool. `now` is POSIX seconds, `zone` the agent's; once it no longer
+    `goes_on`, folders that stand in the wrong place are left to the next start.
+    """
     holding: dict[int, float | None] = {}
     for job_id in store.claimed_jobs():
         row = store.job(job_id)
@@ -33,6 +44,8 @@ def recover(spool: Spool, store: Store, intake: Intake, projector: Projector, no
             stand.setdefault(name, folder)
     for job_id, name, state in store.places():
         if stand.get(name, state.folder) != state.folder:
+            if not goes_on():
+                return
             try:
                 projector.write(job_id)
             except OSError:

@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from spoold.agent.parts import Parts
+from spoold.agent.pulse import Pulse
 from spoold.agent.purge import Purge
 from spoold.agent.systemd import ServiceManager
+from spoold.core.quantity import format_duration
 from spoold.event import log
 
 _T = TypeVar("_T")
@@ -28,6 +30,8 @@ _STATUS_LATEST = 4.0
 _DISK_EVERY = 1.0
 _PURGE_EVERY = 3600.0
 _REQUESTS_EVERY = 1.0
+#: So many seconds a part may be at one thing, twice the service manager's own patience if that is more: then it hangs.
+_PATIENCE = 60.0
 
 
 class Routines:
@@ -53,6 +57,10 @@ class Routines:
         self._monotonic = monotonic
         self._reserve = reserve
         self._troubles: dict[str, str] = {}
+        self._pulse = Pulse(monotonic, max(_PATIENCE, 4 * (service_manager.watchdog_interval or 0.0)))
+        # To end a job of millions takes a minute, to write its list on a slow disk some more.
+        self._pulse.watch("dispatcher", lambda: parts.dispatcher.busy_since, times=3)
+        self._pulse.watch("projector", lambda: parts.projector.busy_since, times=10)
         self._scan_threads = ThreadPoolExecutor(1, thread_name_prefix="scan")
 
     def all(self) -> list[tuple[str, Coroutine[None, None, None]]]:
@@ -108,7 +116,7 @@ class Routines:
             stirred.clear()
             begun = self._monotonic()
             wait = None
-            with self._tolerant("new"):
+            with self._tolerant("new"), self._pulse.round("scan"):
                 wait = await loop.run_in_executor(self._scan_threads, self._parts.intake.scan)
             rest = _SCAN_SHARE * (self._monotonic() - begun)
             # While thousands of uploads come in, each look at all of them must find more than one.
@@ -126,7 +134,7 @@ class Routines:
             if self._parts.spool.is_gone:
                 self._gone()
                 return
-            with self._tolerant("control files"):
+            with self._tolerant("control files"), self._pulse.round("control"):
                 await self._parts.orders.obey()
 
     async def _edit(self) -> None:
@@ -152,10 +160,23 @@ class Routines:
 
     async def _ping(self) -> None:
         interval = self._service_manager.watchdog_interval
-        while interval is not None:
-            await self._parts.store.alive()
-            self._service_manager.watchdog()
-            await asyncio.sleep(interval)
+        if interval is None:
+            return
+        answer, told = self._parts.store.alive(), False
+        while True:
+            await asyncio.wait([answer], timeout=interval)
+            # While the disk is full, who writes waits for room, and is right to.
+            full = self._parts.dispatcher.claims.disk_full
+            stuck = {} if full else self._pulse.stuck()
+            if stuck and not told:
+                log("agent.stuck", parts=[f"{part}, for {format_duration(seconds)}" for part, seconds in stuck.items()])
+            told = bool(stuck)
+            if (answer.done() or full) and not stuck:
+                self._service_manager.watchdog()
+            if answer.done():
+                answer.result()
+                await asyncio.sleep(interval)
+                answer = self._parts.store.alive()
 
     async def _purge(self) -> None:
         purge = Purge(self._parts.spool, self._parts.store)
@@ -173,5 +194,6 @@ class Routines:
         while True:
             self._service_manager.status(self._parts.survey.summary())
             begun = self._monotonic()
-            await self.publish()
+            with self._pulse.round("status"):
+                await self.publish()
             await asyncio.sleep(max(_STATUS_EVERY, min(_STATUS_LATEST, _STATUS_SHARE * (self._monotonic() - begun))))

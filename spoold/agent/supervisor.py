@@ -9,6 +9,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path as FilePath
 from typing import TypeVar
 
 from spoold import __version__
@@ -16,6 +17,8 @@ from spoold.agent.configuration import Configuration
 from spoold.agent.parts import Parts
 from spoold.agent.recovery import recover
 from spoold.agent.routine import Routines
+from spoold.agent.signalling import listen
+from spoold.agent.start import Start
 from spoold.agent.systemd import ServiceManager
 from spoold.event import log
 from spoold.storage.clock import catch_up
@@ -32,6 +35,8 @@ from spoold.tally import Tally
 #: Below this many free bytes no transaction is opened and no upload taken: outcomes must always find room.
 RESERVE = 32 * 1024 * 1024
 _RECORD_WITHIN = 10.0
+#: So many jobs are begun with before anybody else is heard.
+_AT_ONCE = 50
 
 _T = TypeVar("_T")
 
@@ -69,36 +74,51 @@ class Supervisor:
         self._database_lost = False
         self._state = "running"
         self._stop = asyncio.Event()
+        self._start = Start(self._service_manager, self._stop.is_set)
+        self._ready = self._reload_asked = False
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="worker")
         self._parts: Parts | None = None
 
     async def run(self) -> None:
         """Run until a signal, or until all is sent where draining. Raises AgentError, SpoolError or DatabaseError."""
+        if self._stop_on_signals:
+            listen(self._loop, self._terminate, self._hang_up)
         self._spool.check_mounts()
         self._spool.lock()
-        database, copy = open_database(
-            self._spool.database,
-            on_failure=self._database_failed,
-            on_full=self._database_full,
-            on_commit=self._tally.committed,
-        )
+        asking = self._loop.create_task(self._start.ask_for_time())
+        try:
+            database, copy = await self._in_thread(self._open_database)
+        except BaseException:
+            asking.cancel()
+            self._threads.shutdown()
+            raise
         try:
             require_same(self._spool)
             if copy is not None:
                 log("agent.migrated", copy=str(copy), form=VERSION)
-            await self._serve(database)
+            await self._serve(database, asking)
         except Exception:
             if not self._spool.is_gone:
                 raise
             self._lose_spool()  # whatever it was that noticed first
         finally:
+            asking.cancel()
             await self._loop.run_in_executor(None, database.close)
             if self._parts is not None:
                 self._parts.shutdown()
             self._threads.shutdown()
         if self._failure is not None:
             raise AgentError(self._failure)
+
+    def _open_database(self) -> tuple[Database, FilePath | None]:
+        return open_database(
+            self._spool.database,
+            on_failure=self._database_failed,
+            on_full=self._database_full,
+            on_commit=self._tally.committed,
+            copying=self._start.goes_on,
+        )
 
     async def _in_thread(self, work: Callable[..., _T], *values: object) -> _T:
         return await self._loop.run_in_executor(self._threads, work, *values)
@@ -107,7 +127,7 @@ class Supervisor:
         """End in order, as on SIGTERM."""
         self._stop.set()
 
-    async def _serve(self, database: Database) -> None:
+    async def _serve(self, database: Database, asking: "asyncio.Task[None]") -> None:
         now = self._clock()
         if back := await self._in_thread(catch_up, database, now):
             log("clock.jumped", seconds=-round(back))
@@ -123,12 +143,6 @@ class Supervisor:
             reserve=self._reserve,
             accepted=lambda job_ids: self._soon(self._accepted, parts, job_ids),
         )
-        await self._in_thread(
-            recover, self._spool, parts.store, parts.intake, parts.projector, self._clock(), parts.zone()
-        )
-        await self._in_thread(parts.notices.recover)
-        await parts.sweep.begin()
-        await self._load(parts)
         routines = Routines(
             parts,
             self._service_manager,
@@ -138,12 +152,13 @@ class Supervisor:
             monotonic=self._monotonic,
             reserve=self._reserve,
         )
-        if self._stop_on_signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._terminate, parts, number)
-            self._loop.add_signal_handler(signal.SIGHUP, self._hang_up, parts)
         try:
-            await self._work(parts, routines)
+            await self._recover(parts)
+            asking.cancel()
+            if self._stop.is_set():
+                log("agent.stopped")  # nothing was begun
+            else:
+                await self._work(parts, routines)
         finally:
             parts.watcher.stop()
             parts.intake.stop()
@@ -153,6 +168,16 @@ class Supervisor:
 
     # --- start ------------------------------------------------------------------------------------------------------
 
+    async def _recover(self, parts: Parts) -> None:
+        """What the end before this start left, and the jobs; whoever ends the agent meanwhile need not wait for all of it."""
+        now, zone, goes_on = self._clock(), parts.zone(), self._start.goes_on
+        goes_on()
+        await self._in_thread(recover, self._spool, parts.store, parts.intake, parts.projector, now, zone, goes_on)
+        await self._in_thread(parts.notices.recover)
+        await parts.sweep.begin()
+        if goes_on():
+            await self._load(parts)
+
     async def _load(self, parts: Parts) -> None:
         def read() -> tuple[list[JobRow], dict[int, float | None]]:
             rows = parts.store.live_jobs()
@@ -160,7 +185,11 @@ class Supervisor:
 
         rows, due = await self._in_thread(read)
         unknown = {}
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # signals are heard, and more time is asked for
+                if not self._start.goes_on():
+                    return
             job = parts.live(row)
             parts.dispatcher.add(job)
             # Known before the first look, so that a job that waits for a retry is not taken for one that can send.
@@ -210,6 +239,9 @@ class Supervisor:
                 jobs = len(parts.dispatcher.jobs)
                 log("agent.started", version=__version__, spool=str(self._spool.path), jobs=jobs)
                 self._service_manager.ready(parts.survey.summary())
+                self._ready = True
+                if self._reload_asked:
+                    self._hang_up()
                 await self._stop.wait()
                 self._state = "stopping"
                 parts.dispatcher.stop()
@@ -247,12 +279,17 @@ class Supervisor:
 
     # --- signals and failures -------------------------------------------------------------------------------------------
 
-    def _terminate(self, parts: Parts, number: signal.Signals) -> None:
-        log("agent.stopping", signal=number.name, open=parts.dispatcher.open)
-        self._service_manager.stopping(f"waiting for {parts.dispatcher.open} open recipients")
+    def _terminate(self, number: signal.Signals) -> None:
+        count = 0 if self._parts is None else self._parts.dispatcher.open
+        log("agent.stopping", signal=number.name, open=count)
+        self._service_manager.stopping(f"waiting for {count} open recipients")
         self._stop.set()
 
-    def _hang_up(self, parts: Parts) -> None:
+    def _hang_up(self) -> None:
+        parts = self._parts
+        if parts is None or not self._ready:
+            self._reload_asked = True
+            return
         self._service_manager.reloading()
         try:
             configuration = self._reload()

@@ -7,13 +7,18 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 
+from spoold.agent import signalling
 from spoold.cli.parser import parser
 from spoold.core.problem import UserError, printable
+
+_AGENT = "run.run"
 
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name; returns its exit code: 0 done, 1 wrong or failed, 2 wrong usage or configuration."""
     options = parser().parse_args(arguments)
+    if options.run == _AGENT:
+        signalling.hold()
     try:
         module, _, function = options.run.rpartition(".")
         code: int = getattr(importlib.import_module(f"spoold.cli.{module}"), function)(options)

@@ -50,7 +50,7 @@ def printable(text: str | bytes, limit: int = 200) -> str:
 
 
 def inert(text: str) -> str:
-    """The same of a whole file, whose lines and tabs are its own."""
+    """The same of a whole file, whose ASCII is its own."""
     return _replace(text, _escape)
 
 
@@ -62,7 +62,7 @@ def inert_json(data: bytes) -> bytes:
 def _replace(text: str, escape: Callable[[str], str]) -> str:
     if not text.isascii():
         for char in set(text):
-            if char >= "\x7f" and _escape(char) != char:
+            if char > "\x7f" and _escape(char) != char:
                 text = text.replace(char, escape(char))
     return text
 

@@ -92,6 +92,8 @@ class Courier:
         self._concurrency = Concurrency(relay.connections)
         self._pool = Pool(relay, self._concurrency, monotonic, ready=self._pump_soon, left=self._left, changed=changed)
         self._launch: asyncio.Task[None] | None = None
+        #: Since when, in monotonic seconds, messages and intents are waited for, None where none are.
+        self.launched_at: float | None = None
         self._recorder = Recorder(relay.name, journal, clock, work.recorded)
         self._pumping = False
         self._busy = False
@@ -145,7 +147,7 @@ class Courier:
         self._changed() if not self.health.up else self.staff()
 
     def _launched(self, task: "asyncio.Task[None]") -> None:
-        self._launch = None
+        self._launch = self.launched_at = None
         tell_error(task, self.relay.name)
         self._pump_soon()
 
@@ -179,6 +181,7 @@ class Courier:
             return
         if claims:
             self._launch = asyncio.get_running_loop().create_task(self._begin_all(claims, granting))
+            self.launched_at = self._monotonic()
             self._launch.add_done_callback(self._launched)
         self._busy = self._has_use()
         if self._busy:

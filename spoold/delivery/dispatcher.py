@@ -66,7 +66,7 @@ class Dispatcher:
         self._rotations: defaultdict[str, Rotation] = defaultdict(Rotation)
         self._dirty: set[int] = set()
         self._kick = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], float] = {}
         self._alarms = Alarms(self.jobs)
         self.routes = Routes(self.couriers, self._rotations.keys(), clock=clock, monotonic=monotonic)
         self.claims = Claims(
@@ -182,6 +182,13 @@ class Dispatcher:
         return sum(
             job.standing.state is JobState.SENDING and self.claims.waits(job, now) for job in list(self.jobs.values())
         )
+
+    @property
+    def busy_since(self) -> float | None:
+        """Since when, in monotonic seconds, the database or a file is waited for by what was begun first; an open message is no
+        such thing, its relay may take its time."""
+        launches = [courier.launched_at for courier in self.couriers.values()]
+        return min([*self._tasks.values(), *(at for at in launches if at is not None)], default=None)
 
     @property
     def idle(self) -> bool:
@@ -313,10 +320,10 @@ class Dispatcher:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = self._monotonic()
         task.add_done_callback(self._done)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
             log("agent.task_failed", where="dispatcher", error=f"{type(error).__name__}: {error}")

@@ -6,6 +6,7 @@ job changes its folder its page is written there and then, by whoever moves it.
 """
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -64,11 +65,14 @@ class Press:
             self._ceased = True
             self._stirred.notify()
 
-    def finish(self) -> None:
-        """Write all that was offered, then no more. For a thread."""
+    def finish(self, within: float = math.inf) -> None:
+        """Write what was offered, for some seconds, then no more: a job that has ended offers nothing. For a thread."""
         self.cease()
         self._thread.join()
+        until = time.monotonic() + within
         for job_id in list(self._offers):
+            if time.monotonic() > until:
+                return
             self._print_offered(job_id)
 
     def offer(self, status: Status) -> None:

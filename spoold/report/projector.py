@@ -31,6 +31,9 @@ _SHARE = 300.0
 _FIRST = 0.3
 #: What a row of its list takes to be written, about, in seconds; how long the whole list took counts once it was written.
 _ROW = 5e-6
+#: How long the end writes reports of jobs that go on, in seconds.
+_LAST_REPORTS = 3.0
+_LAST_PAGES = 1.0
 #: After each report that is only brought up to date after a start: the rest, in times of what it took.
 _STATUS_REST = 3.0
 _TABLE_REST = 9.0
@@ -47,7 +50,7 @@ class Projector:
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._small = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="list")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], float] = {}
         self._stale: deque[tuple[int, bool]] = deque()
         self._catching_up: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -87,6 +90,11 @@ class Projector:
         """Everything known is written."""
         return not any(paper.dirty or paper.table_dirty or paper.busy for paper in self._papers.values())
 
+    @property
+    def busy_since(self) -> float | None:
+        """Since when, in monotonic seconds, what was begun first of that which is not written yet is waited for."""
+        return min(self._tasks.values(), default=None)
+
     async def run(self) -> None:
         """Write until `stop`."""
         self._catching_up = asyncio.get_running_loop().create_task(self._catch_up())
@@ -106,7 +114,9 @@ class Projector:
                 await asyncio.sleep(_PASS)
 
     async def stop(self) -> None:
-        """Write everything that is not written yet, then end."""
+        """Write what is not written yet, then end: all of jobs that have ended; of those that go on, and are written anew by the
+        next start, as much as a moment permits.
+        """
         self._stopping = True
         self._wake.set()
         if self._catching_up is not None:
@@ -114,14 +124,19 @@ class Projector:
         while self._tasks:
             await asyncio.wait(self._tasks)
         loop = asyncio.get_running_loop()
-        for job_id, whole in self._stale:
-            if whole:  # perhaps its status alone was brought up to date
-                self._papers.setdefault(job_id, Paper(job_id)).dirty = True
-        for paper in list(self._papers.values()):
-            if paper.dirty or paper.table_dirty:
-                paper.dirty = paper.table_dirty = False
-                await loop.run_in_executor(self._large, self._reporter.write, [paper], True)
-        await loop.run_in_executor(self._large, self._reporter.press.finish)
+        changed = [paper.job_id for paper in self._papers.values() if paper.dirty or paper.table_dirty]
+        # Of the stale ones perhaps the status alone was brought up to date.
+        stale = [job_id for job_id, whole in self._stale if whole]
+        job_ids = list(dict.fromkeys([*changed, *stale]))
+        ended = set(await loop.run_in_executor(self._large, self._reporter.ended, job_ids))
+        until = time.monotonic() + _LAST_REPORTS
+        for job_id in sorted(job_ids, key=lambda job_id: job_id not in ended):
+            if job_id not in ended and time.monotonic() > until:
+                break
+            paper = self._papers.setdefault(job_id, Paper(job_id))
+            paper.dirty = paper.table_dirty = False
+            await loop.run_in_executor(self._large, self._reporter.write, [paper], True)
+        await loop.run_in_executor(self._large, self._reporter.press.finish, _LAST_PAGES)
         for threads in (self._quick, self._small, self._large):
             threads.shutdown()
 
@@ -162,12 +177,12 @@ class Projector:
 
     def _start(self, papers: list[Paper], whole: bool) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._write(papers, whole))
-        self._tasks.add(task)
+        self._tasks[task] = time.monotonic()
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, DatabaseError):
             # A database that failed ends the agent, and says so itself.
             log("agent.task_failed", where="report", error=f"{type(error).__name__}: {error}")
@@ -176,10 +191,16 @@ class Projector:
         loop = asyncio.get_running_loop()
         try:
             threads = self._small if all(paper.small for paper in papers) else self._large
-            done = await loop.run_in_executor(threads if whole else self._quick, self._reporter.write, papers, whole)
+            done = await loop.run_in_executor(
+                threads if whole else self._quick, self._write_unless_stopping, papers, whole
+            )
         finally:
             for paper in papers:
                 paper.busy = False
+        if done is None:
+            for paper in papers:
+                paper.dirty, paper.table_dirty = True, paper.table_dirty or whole
+            return
         for paper in papers:
             if paper.job_id in done:
                 # Whatever it was told meanwhile: of a job that has ended there is nothing new.
@@ -187,6 +208,10 @@ class Projector:
                 self._pending.discard(paper.job_id)
             elif paper.dirty or paper.table_dirty:
                 self._pending.add(paper.job_id)
+
+    def _write_unless_stopping(self, papers: list[Paper], whole: bool) -> set[int] | None:
+        """In a thread: what still waits for it when the end comes is `stop`'s."""
+        return None if self._stopping else self._reporter.write(papers, whole)
 
     # --- in a thread ------------------------------------------------------------------------------------------------
 

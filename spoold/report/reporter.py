@@ -103,6 +103,10 @@ class Reporter:
         self._remember(ended)
         return {job.id for job in ended}
 
+    def ended(self, job_ids: list[int]) -> set[int]:
+        """Those of these jobs that have ended."""
+        return {job.id for job in self._store.jobs(job_ids) if job.state.final}
+
     def _has_ended(self, job: JobRow) -> bool:
         return job.state.final and self._ended.get(job.id) == job.accepted_at
 

@@ -7,10 +7,15 @@ import os
 _libc = ctypes.CDLL(None, use_errno=True)
 #: The same without giving up Python's lock: for calls that do not wait.
 _libc_locked = ctypes.PyDLL(None)
-_libc_locked.syscall.restype = ctypes.c_long
-_libc_locked.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_libc_locked.close.argtypes = (ctypes.c_int,)
+#: None where this machine's C library has no such function.
+_syscall = getattr(_libc_locked, "syscall", None)
 _preadv2 = getattr(_libc_locked, "preadv2", None)
+_syncfs = getattr(_libc, "syncfs", None)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+if _syscall is not None:
+    _syscall.restype = ctypes.c_long
+    _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 if _preadv2 is not None:
     _preadv2.restype = ctypes.c_ssize_t
     _preadv2.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_int)
@@ -44,19 +49,21 @@ class ReadBuffer:
 
 def read_cached(root: int, name: str, buffer: ReadBuffer) -> bytes | None:
     """The content of the file `name` below `root` as far as it is in the kernel's memory; see `Files.read_at_once`."""
-    if _preadv2 is None:
+    if _syscall is None or _preadv2 is None or _NOWAIT is None:
         return None
-    fd = _libc_locked.syscall(_SYS_OPENAT2, root, name.encode("utf-8", "surrogateescape"), *_HOW)
+    fd = _syscall(_SYS_OPENAT2, root, name.encode("utf-8", "surrogateescape"), *_HOW)
     if fd < 0:
         return None
-    size = _preadv2(fd, buffer.pointer, 1, 0, os.RWF_NOWAIT)
-    _libc_locked.close(fd)
+    size = _preadv2(fd, buffer.pointer, 1, 0, _NOWAIT)
+    os.close(fd)
     return bytes(buffer.view[:size]) if 0 < size < len(buffer.view) else None
 
 
 def sync_filesystem(fd: int) -> None:
-    """syncfs(2) of the file system of `fd`. Raises OSError."""
-    if _libc.syncfs(fd) != 0:
+    """syncfs(2) of the file system of `fd`, or of all there are. Raises OSError."""
+    if _syncfs is None:
+        os.sync()
+    elif _syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -70,7 +77,9 @@ def write_out(fd: int) -> None:
     (sync_file_range(2)): what the file system's journal records afterwards, such as a rename, is not durable before that
     content is. Raises OSError; nothing where the file system cannot.
     """
-    if _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE_AND_WAIT) != 0:
+    if _sync_file_range is None:
+        os.fsync(fd)
+    elif _sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE_AND_WAIT) != 0:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ESPIPE, errno.ENOSYS):
             raise OSError(number, os.strerror(number))

@@ -17,6 +17,8 @@ from spoold.storage.schema import SCHEMA, VERSION
 _MAGIC = b"SQLite format 3\0"
 _HEADER = 100
 _USER_VERSION = 60
+#: Pages that are copied in one step: some 40 MB.
+_PAGES = 10_000
 
 
 def form_of(path: Path) -> int | None:
@@ -54,12 +56,13 @@ def open_database(
     on_failure: Callable[[Exception], None] = lambda _: None,
     on_full: Callable[[bool], None] = lambda _: None,
     on_commit: Callable[[float], None] = lambda _: None,
+    copying: Callable[[], object] = lambda: None,
 ) -> tuple[Database, Path | None]:
     """The database, of this version's form and started, and the copy of what it was if it was older. For whoever has the spool's
-    lock. Raises DatabaseError."""
+    lock; `copying` is called while that is made. Raises DatabaseError."""
     form = form_of(path)
     refuse_newer(path, form)
-    copy = _keep(path, form) if form is not None and form < VERSION else None
+    copy = _keep(path, form, copying) if form is not None and form < VERSION else None
     database = Database(path, on_failure=on_failure, on_full=on_full, on_commit=on_commit)
     try:
         database.start(SCHEMA)
@@ -85,7 +88,7 @@ def _form_in_log(path: Path) -> int | None:
         raise told(path, error) from None
 
 
-def _keep(path: Path, form: int) -> Path | None:
+def _keep(path: Path, form: int, copying: Callable[[], object]) -> Path | None:
     """A copy of the database as it is, log and all; none of one that has no tables yet."""
     copy = path.with_name(f"{path.name}.before-{form}")
     part = path.with_name(f".{copy.name}.tmp")
@@ -97,7 +100,7 @@ def _keep(path: Path, form: int) -> Path | None:
                 part.unlink()
             os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             with closing(connect(part)) as target:
-                source.backup(target)
+                source.backup(target, pages=_PAGES, progress=lambda *_: copying())
         _sync(part)
         part.replace(copy)
         _sync(path.parent)
