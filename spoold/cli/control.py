@@ -9,7 +9,7 @@ from spoold.agent.control_file import UNCERTAIN
 from spoold.cli.command import configuration, open_spool
 from spoold.core.folder import CANCEL, HOLD, RETRY
 from spoold.core.problem import printable
-from spoold.storage.spooldir import Spool, valid_name
+from spoold.storage.spooldir import FOLDERS, Spool, valid_name
 
 #: A job may move while it is told; it does so a few times at most in the time that this takes.
 _TRIES = 10
@@ -41,15 +41,14 @@ def run(options: argparse.Namespace) -> int:
 def _tell(spool: Spool, name: str, options: argparse.Namespace) -> str | None:
     """Touch the job's control file; returns why that cannot be, None if it was done."""
     for _ in range(_TRIES):
-        # While an upload is taken it has two folders, neither of that name, and another of that name may have come.
-        places = spool.taking(name) if valid_name(name) else []
-        folder = spool.find(name) if valid_name(name) else None
-        if folder is not None and not (folder == "done" and places):
-            places.append((folder, name))
-        if not places:
+        if not valid_name(name):
             return "no such job in this spool"
-        if places == [("done", name)]:
-            return "is done already; its report is in report/status.txt"
+        # While an upload is taken it has two folders, neither of that name; and beside a live job another of its name may have come.
+        places = spool.taking(name)
+        places += [(folder, name) for folder in FOLDERS[:-1] if spool.find(name, (folder,)) is not None]
+        if not places:
+            done = spool.find(name, ("done",)) is not None
+            return "is done already; its report is in report/status.txt" if done else "no such job in this spool"
         told = [_tell_in(spool, *place, options) for place in places]
         if any(problem is None for problem in told):
             return None

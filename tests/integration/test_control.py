@@ -336,3 +336,13 @@ def test_retry_uncertain_takes_the_place_of_a_plain_retry_that_was_not_obeyed_ye
     assert (agent.spool / "deferred" / "job" / "RETRY").read_bytes() == b"uncertain\n"
     assert agent.command("retry", "job").returncode == 0
     assert (agent.spool / "deferred" / "job" / "RETRY").read_bytes() == b"uncertain\n"
+
+
+def test_cancel_reaches_the_live_job_beside_an_upload_of_its_name(agent: Agent, relay: Relay) -> None:
+    agent.start()
+    agent.drop("job", ["ada@live.example"], manifest={"send_after": "2099-01-01T00:00:00+00:00"})
+    agent.wait_state("job", "scheduled")
+    (agent.spool / "new" / "job").mkdir()  # the next one of this name has begun to come
+    by_command(agent, "job", "cancel")
+    assert agent.wait_state("job", "cancelled")["counts"]["cancelled"] == 1
+    assert relay.recipients == []
