@@ -28,7 +28,7 @@ class LinkedFiles(Files):
         self._files = files or Files()
 
     def open_file(self, root: int, path: Path, *, known: bool = True) -> int:
-        return self._files.open_file(root, path, known=known)
+        return self._files.open_file(root, path, known=True)
 
     def open_directory(self, parent: int | None, name: str) -> int:
         return self._files.open_directory(parent, name)

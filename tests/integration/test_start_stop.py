@@ -26,12 +26,18 @@ def many(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Agent:
 
 
 def wait_begun(agent: Agent, number: int) -> None:
-    """Wait until the agent has begun to let this signal wait, or to ignore it: the first thing that it does."""
+    """Wait until the agent has begun to let this signal wait, or to ignore it: the first thing that it does; or until it listens,
+    if that was too short to be seen."""
 
     def look() -> bool:
-        status = Path(f"/proc/{agent.pid}/status").read_text()
-        masks = [line.split()[1] for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:"))]
-        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+        lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+        masks = {
+            name: int(mask, 16)
+            for name, mask in (line.split() for line in lines if line.startswith("Sig"))
+            if name != "SigQ:"
+        }
+        begun = (masks["SigBlk:"] | masks["SigIgn:"]) >> (number - 1) & 1
+        return bool(begun or masks["SigCgt:"] >> (signal.SIGHUP - 1) & 1)
 
     wait_for(look, what="the first thing that it does")
 

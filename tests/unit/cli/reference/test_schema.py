@@ -36,7 +36,7 @@ BEYOND = re.compile(
             r"^expected a duration .*, or a moment .*got '.*\d{4}-",
             r"^expected a moment .*; got '\d{4}-",
             r"^expected a duration .*, at most 3650d",
-            r"^expected a duration .*, or (forever|a moment .*); got '[\d wdhms]+'",
+            r"^expected a duration .*, or (forever|a moment .*); got '(?:[\d wdhms]|\\x0[9a-d])+'",
             r"^expected a size .* at most 1024TiB",
             r": it ends when it starts",
             r"^expected a time zone ",
