@@ -189,7 +189,8 @@ class Claims:
         return True
 
     def allowed(self, job: LiveJob, courier: Courier, waited: float) -> bool:
-        """Whether a claim that was made `waited` seconds ago may leave now: asked before MAIL and before the body."""
+        """Whether a claim that was in line behind another message for `waited` seconds may leave now: asked before MAIL and before
+        the body."""
         if self.stopping or self.disk_full or job.cancelled or job.held or job.expired or job.ending:
             return False
         if waited > _LATE and (job.terms.domain_rates or self._limiter.limits.domains or self._limits(job, courier)):

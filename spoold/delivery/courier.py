@@ -8,7 +8,7 @@ transaction that is in its data and the one next in line behind it.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from spoold.core.outcome import Result, deferred
 from spoold.core.problem import printable
 from spoold.delivery.body import WHOLE, Body, BodyReader
 from spoold.delivery.job import LiveJob
+from spoold.delivery.line import Claim, Lines
 from spoold.delivery.pool import Link, Pool, tell_error
 from spoold.delivery.recorder import Recorder, tell
 from spoold.event import log
@@ -49,23 +50,6 @@ class Work(Protocol):
     def recorded(self, job: LiveJob, records: list[Record]) -> None: ...
 
 
-@dataclass(slots=True)
-class _Claim:
-    """Recipients of one transaction, and the connection that they go by."""
-
-    link: Link
-    job: LiveJob
-    recipients: list[DueRecipient]
-    at: float
-    """When it was made, monotonic seconds."""
-    withdrawn: bool = False
-    """It was not to leave any more when its turn came."""
-
-    @property
-    def ids(self) -> list[int]:
-        return [recipient.id for recipient in self.recipients]
-
-
 class Courier:
     """See the module. `limit` is how many recipients a transaction gets: as configured, or fewer if the relay says so; `changed`
     is called when the relay goes down, comes up or is found to be failing."""
@@ -92,6 +76,7 @@ class Courier:
         self._concurrency = Concurrency(relay.connections)
         self._pool = Pool(relay, self._concurrency, monotonic, ready=self._pump_soon, left=self._left, changed=changed)
         self._launch: asyncio.Task[None] | None = None
+        self._lines = Lines()
         #: Since when, in monotonic seconds, messages and intents are waited for, None where none are.
         self.launched_at: float | None = None
         self._recorder = Recorder(relay.name, journal, clock, work.recorded)
@@ -167,7 +152,7 @@ class Courier:
         if self._pool.retired or self._breath is not None or not self._has_use():
             self._busy = False
             return
-        claims: list[_Claim] = []
+        claims: list[Claim] = []
         try:
             if self.health.up:
                 self._take(claims)
@@ -196,7 +181,7 @@ class Courier:
                 self._concurrency.stalled(self._monotonic())
             self._pump_soon()
 
-    def _take(self, claims: list[_Claim]) -> None:
+    def _take(self, claims: list[Claim]) -> None:
         """Claims for the connections that have room: idle ones first, then those that can have a next in line."""
         now = self._monotonic()
         for load in (0, 1):
@@ -207,7 +192,7 @@ class Courier:
             ]
             found = self._work.take(self, len(room))
             for link, (job, recipients) in zip(room, found, strict=False):
-                claims.append(_Claim(link, job, recipients, now))
+                claims.append(Claim(link, job, recipients))
                 link.load += 1
                 link.since = now
                 link.large = recipients[0].message.size > WHOLE
@@ -225,7 +210,7 @@ class Courier:
         # Nobody gets in line behind what takes long.
         return not link.load or (link.session.depth > 1 and not link.large and now - link.since <= _LONG)
 
-    async def _begin_all(self, claims: list[_Claim], granting: "asyncio.Future[list[int]]") -> None:
+    async def _begin_all(self, claims: list[Claim], granting: "asyncio.Future[list[int]]") -> None:
         """Read the messages while the intents are being written, then begin."""
         trouble: Exception | None = None
         bodies: list[Body | Exception] = []
@@ -250,7 +235,7 @@ class Courier:
             except Exception as error:  # noqa: BLE001 - one claim's, and nothing of it was opened
                 self._give_back([claim], error)
 
-    def _give_back(self, claims: list[_Claim], error: Exception, *, written: bool = True) -> None:
+    def _give_back(self, claims: list[Claim], error: Exception, *, written: bool = True) -> None:
         """Nothing was opened for these, for a reason that nobody foresaw: they are as if never claimed, and the relay's other
         work goes on after a breath. `written`: the intents are in the database, or are about to be.
         """
@@ -273,14 +258,14 @@ class Courier:
         self._breath = None
         self.staff()
 
-    def _granted(self, claim: _Claim, granted: set[int]) -> _Claim:
+    def _granted(self, claim: Claim, granted: set[int]) -> Claim:
         missing = [id_ for id_ in claim.ids if id_ not in granted]
         if not missing:
             return claim
         self._work.not_granted(claim.job, missing)
         return replace(claim, recipients=[each for each in claim.recipients if each.id in granted])
 
-    def _begin(self, claim: _Claim, body: Body | Exception) -> None:
+    def _begin(self, claim: Claim, body: Body | Exception) -> None:
         if not claim.recipients:
             self._pool.free(claim.link)
         elif isinstance(body, MemoryError):
@@ -308,14 +293,15 @@ class Courier:
                 first.message.eight_bit,
                 claim.job.manifest.sender_smtputf8 or first.smtputf8,
             )
+            self._lines.enter(claim, self._monotonic())
             claim.link.session.begin(envelope, body, partial(self._done, claim), partial(self._may_go, claim))
 
-    def _may_go(self, claim: _Claim) -> bool:
-        waited = self._monotonic() - claim.at
-        claim.withdrawn = self._pool.retired or not self._work.allowed(claim.job, self, waited)
+    def _may_go(self, claim: Claim) -> bool:
+        claim.withdrawn = self._pool.retired or not self._work.allowed(claim.job, self, claim.waited)
         return not claim.withdrawn
 
-    def _done(self, claim: _Claim, done: Transaction) -> None:
+    def _done(self, claim: Claim, done: Transaction) -> None:
+        self._lines.leave(claim, self._monotonic())
         if done.bug is not None:
             self._unforeseen(done.bug)
         if done.limit is not None and done.limit < self.limit:

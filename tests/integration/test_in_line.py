@@ -1,6 +1,7 @@
 """What is claimed, read or in line behind another message still asks whether it may go."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from spoold.storage.files import Files
 from spoold.storage.store import Store
 from tests.servers.agent import Agent, wait_for
 from tests.servers.inprocess import capture, live
-from tests.servers.relay import Hang, Relay, Reply, Rule
+from tests.servers.relay import Delay, Hang, Relay, Reply, Rule
 
 
 @pytest.mark.parametrize("control", ["CANCEL", "HOLD"])
@@ -139,3 +140,22 @@ async def test_mark_in_the_list_of_attempts_is_set_once_what_lies_before_it_is_d
     agent.drop("job", ["late@one.example", "ada@one.example"], manifest={"retry": {"every": "1s", "for": "1h"}})
     assert await live(agent, Syncing(), lambda: len(marks) >= 3) is None
     assert all(0 < size <= synced for size, synced in marks), marks
+
+
+async def test_slow_disk_and_a_slow_relay_keep_no_job_with_a_rate_from_being_sent(
+    agent: Agent, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = journal._grant
+
+    def slow(connection: object, claim: journal._Claim) -> list[int]:
+        time.sleep(0.15)  # the disk, in the thread that writes
+        return grant(connection, claim)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal, "_grant", slow)
+    monkeypatch.setattr("spoold.delivery.claim._LATE", 0.1)
+    relay.rules.append(Rule("RCPT", Delay(0.2)))
+    agent.configure(relay.port, relay={"recipients_per_message": 1, "connections": 2})
+    agent.drop("job", [f"to{number}@one.example" for number in range(6)], manifest={"rate": "100/s"})
+    assert await live(agent, Files(), lambda: (agent.spool / "done/job").is_dir()) is None
+    assert sorted(relay.recipients) == [f"to{number}@one.example" for number in range(6)]
+    assert {row["attempts"] for row in agent.recipients("job")} == {"1"}
