@@ -88,6 +88,7 @@ class Inbox:
         upload.owner = folder.st_uid
         arrived = bool(upload.arrived)
         upload.meet(folder.st_ino)
+        first = not upload.looked
         try:
             most = self.policy.max_recipients + 1000
             found = self._files.walk(
@@ -114,7 +115,7 @@ class Inbox:
             upload.changed_at = now - at_rest
             upload.tree, upload.looked = tree, True
             upload.time_limit = TimeLimit(self._monotonic)
-        vanished = self._vanished(upload, entries, arrived=arrived)
+        vanished = self._vanished(upload, entries, arrived=None if first else arrived)
         unread = frozenset[str]()
         left: Mapping[str, bytes | None] = {}
         try:
@@ -137,14 +138,16 @@ class Inbox:
         entry = entries.get(CANCEL)
         return entry is not None and entry.kind is Kind.FILE
 
-    def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool) -> str | None:
-        """A file that vanished while the upload was being taken. How it came counts only while it is what came."""
+    def _vanished(self, upload: Upload, entries: Mapping[str, Entry], *, arrived: bool | None) -> str | None:
+        """A file that vanished while the upload was being taken. How it came counts only while it is what came; `arrived` is how
+        what stands there since the last look came, None at the first one, which finds the upload as it came."""
         whole = self._whole.get(upload.folder)
         if whole is None:
             return None
         if whole.is_other(entries):
             self.forget(upload.folder)
-            upload.renamed_in = arrived
+            if arrived is not None:
+                upload.renamed_in = arrived
             return None
         upload.renamed_in = whole.renamed_in and not whole.changed(entries)
         return whole.vanished(entries)

@@ -101,7 +101,10 @@ class Whole:
 
     def is_other(self, found: Mapping[str, Entry]) -> bool:
         """Whether nothing is left of it: it is another upload that happens to have the same inode."""
-        return not any(name in found and found[name].inode == self.entries[name].inode for name in self._files())
+        # The next upload often gets the inodes of one that was just removed, its files' too.
+        return not any(
+            name in found and found[name].fingerprint == self.entries[name].fingerprint for name in self._files()
+        )
 
     def _files(self) -> list[str]:
         return [name for name, entry in self.entries.items() if counts(name) and entry.kind is not Kind.DIRECTORY]

@@ -145,6 +145,19 @@ def test_another_upload_with_the_same_inode_owes_nothing(spool: Spool) -> None:
     assert looking.look(upload).verdict.rule is Rule.QUIET
 
 
+def test_another_upload_with_the_same_inodes_is_taken_by_how_it_came(spool: Spool) -> None:
+    # A copied upload is removed, and the next one gets its inodes, before the agent has forgotten the first.
+    folder = _write(spool)
+    (folder / "more.txt").touch()
+    looking = Looking(spool)
+    looking.inbox.remember(looking.look(Upload("job", 0, 0)), renamed_in=False)
+    (folder / "more.txt").unlink()
+    for path in folder.iterdir():
+        path.write_text(path.read_text() + "\n")
+    folder.rename(spool.path / "new" / "next")
+    assert looking.look(Upload("next", 0, 0, renamed_in=True)).verdict.rule is Rule.RENAMED
+
+
 def test_what_the_agent_gives_back_at_its_start_rests_anew(spool: Spool) -> None:
     folder = _write(spool)
     key = claim(spool, "job")
