@@ -60,8 +60,13 @@ def test_pipe_that_nobody_reads_holds_nobody_up_and_is_used_again_once_it_is_rea
     assert sink.flush(20)
     os.close(writing)
     reader.join(20)
-    assert bytes(got) == b"".join(lines(30_000 - dropped)) + b"again\n"
-    assert told == [dropped]
+    *written, last = bytes(got).splitlines(keepends=True)
+    assert last == b"again\n"
+    assert len(written) == 30_000 - dropped
+    # Which ones found room hangs on when the pipe took some; they are whole, and in order. (No diff of a megabyte where not.)
+    in_order = written == sorted(set(written) & set(lines(30_000)))
+    assert in_order
+    assert sum(told) == dropped
 
 
 def iter_read(fd: int) -> Iterator[int]:
