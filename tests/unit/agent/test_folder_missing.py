@@ -1,7 +1,5 @@
 """A folder that is not where it should be is on its way, as long as that was seen once."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,18 +7,9 @@ import pytest
 
 from spoold.agent.control_file import Control
 from spoold.agent.purge import Purge
-from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 
 JOB = [(1, "job", "active")]
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    Spool.create(tmp_path)
-    opened = Spool(tmp_path, Files())
-    yield opened
-    opened.close()
 
 
 def test_folder_that_is_missing_once_is_no_removed_job(spool: Spool) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,7 +15,6 @@ from spoold.intake.inbox import Inbox
 from spoold.intake.rest import Rest
 from spoold.intake.upload import Seen, Upload
 from spoold.intake.watcher import Watcher
-from spoold.storage.files import Files
 from spoold.storage.spooldir import Spool
 
 FILES = {
@@ -23,14 +22,6 @@ FILES = {
     "recipients.csv": "address\nada@b.example\n",
     "message.eml": "Subject: x\n\nx\n",
 }
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    Spool.create(tmp_path)
-    found = Spool(tmp_path, Files())
-    yield found
-    found.close()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,14 +45,6 @@ class Scripted(Files):
 @pytest.fixture
 def files() -> Scripted:
     return Scripted()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, files: Scripted) -> Iterator[Spool]:
-    Spool.create(tmp_path)
-    found = Spool(tmp_path, files)
-    yield found
-    found.close()
 
 
 def _upload(spool: Spool, name: str = "job", content: dict[str, bytes] | None = None) -> Path:

@@ -1,7 +1,6 @@
 """The order of steps that a power cut, or a kill between two of them, relies on."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,14 +44,6 @@ def _path(fd: int) -> str:
 @pytest.fixture
 def files() -> Watched:
     return Watched()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, files: Watched) -> Iterator[Spool]:
-    Spool.create(tmp_path)
-    opened = Spool(tmp_path, files)
-    yield opened
-    opened.close()
 
 
 def test_draft_is_durable_under_its_new_name_before_anybody_hears_of_it(spool: Spool, files: Watched) -> None:
