@@ -39,7 +39,7 @@ class Backlog:
         self._lanes: dict[str, Lane] = {}
         self._skipped: set[str] = set()
         """The domains of which the database keeps some back: of many thousand lanes there are few."""
-        self._claims: list[tuple[float, str]] = []
+        self._turns: list[tuple[float, str]] = []
         self._parked = 0
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Backlog:
         self._line.clear()
         self._lanes.clear()
         self._skipped.clear()
-        self._claims.clear()
+        self._turns.clear()
         self._parked = 0
 
     def pick(self, most: int) -> list[DueRecipient]:
@@ -146,23 +146,23 @@ class Backlog:
 
     def permits_at(self) -> float | None:
         """The moment at which the next lane may go, None if no lane waits."""
-        while self._claims:
-            at, domain = self._claims[0]
+        while self._turns:
+            at, domain = self._turns[0]
             lane = self._lanes.get(domain)
             if lane is not None and lane.queue and lane.permit_at == at:
                 return at
-            heapq.heappop(self._claims)
+            heapq.heappop(self._turns)
         return None
 
     def _next(self, now: float, permit: Callable[[str], float]) -> DueRecipient | None:
         """The recipient whose turn it is; those in the line who must wait step aside."""
         while (at := self.permits_at()) is not None and at <= now:
-            domain = self._claims[0][1]
+            domain = self._turns[0][1]
             lane = self._lanes[domain]
             allowed = permit(domain)
             if allowed <= now:
                 return lane.queue[0]
-            heapq.heappop(self._claims)
+            heapq.heappop(self._turns)
             self._take_turn(domain, lane, allowed)
         while self._line and not self.full:
             recipient = self._line[0]
@@ -191,7 +191,7 @@ class Backlog:
     def _take_turn(self, domain: str, lane: Lane, at: float) -> None:
         if lane.queue:
             lane.permit_at = at
-            heapq.heappush(self._claims, (at, domain))
+            heapq.heappush(self._turns, (at, domain))
         elif not lane.skipped:
             self._lanes.pop(domain, None)
 

@@ -120,7 +120,7 @@ class BodyReader:
                 return _changed(message)
             return wire(content, message.added)
         except NotRegularError as error:
-            return BodyError(f"{message.path} has become {error} since the job was taken")
+            return _not_regular(message, error)
         except OSError as error:
             return _unreadable(message, error)
         except Exception as error:  # noqa: BLE001 - one message's, whatever it is
@@ -162,7 +162,7 @@ class BodyReader:
                         yield held
                     held = piece
         except NotRegularError as error:
-            raise BodyError(f"{message.path} has become {error} since the job was taken") from None
+            raise _not_regular(message, error) from None
         except MessageError:  # it was none when it was taken
             raise _changed(message) from None
         except OSError as error:
@@ -175,6 +175,10 @@ class BodyReader:
 
 def _parent(message: Message) -> tuple[str, ...]:
     return tuple(message.path.split("/")[:-1])
+
+
+def _not_regular(message: Message, error: NotRegularError) -> BodyError:
+    return BodyError(f"{message.path} has become {error} since the job was taken")
 
 
 def _unreadable(message: Message, error: OSError) -> BodyError:

@@ -132,14 +132,13 @@ class Claims:
 
     def _picks(self, job: LiveJob, limits: list[Limit], each: int, now: float, most: int) -> list[list[DueRecipient]]:
         """The recipients of the job's next transactions, at most `each` in one; several only where no rate counts them."""
-        rates = job.terms.domain_rates
-        if not rates and not self._limiter.limits.domains and not job.backlog.has_lanes:
+        if not self._limits_domains(job) and not job.backlog.has_lanes:
             if not limits:
                 picks = iter(functools.partial(job.backlog.pick, each), [])
                 return list(itertools.islice(picks, most))
             claim = job.backlog.pick(room(limits, each))
         else:
-            of = functools.partial(self._limiter.of_domain, job.id, rates)
+            of = functools.partial(self._limiter.of_domain, job.id, job.terms.domain_rates)
             claim = job.backlog.pick_limited(
                 room(limits, each),
                 now,
@@ -193,7 +192,7 @@ class Claims:
         the body."""
         if self.stopping or self.disk_full or job.cancelled or job.held or job.expired or job.ending:
             return False
-        if waited > _LATE and (job.terms.domain_rates or self._limiter.limits.domains or self._limits(job, courier)):
+        if waited > _LATE and (self._limits_domains(job) or self._limits(job, courier)):
             # Meanwhile others may have gone in its place, and the rate would be exceeded.
             return False
         now = self._clock()
@@ -205,6 +204,10 @@ class Claims:
         """The rates of agent, relay and job."""
         return self._limiter.of_relay(courier.relay.name) + self._limiter.of_job(job.id, job.terms.rate)
 
+    def _limits_domains(self, job: LiveJob) -> bool:
+        """Whether the job, or the agent for all jobs, has rates by domain."""
+        return bool(job.terms.domain_rates or self._limiter.limits.domains)
+
     def put_back(self, job: LiveJob, courier: Courier, claim: list[DueRecipient]) -> None:
         """No transaction was opened for these after all."""
         job.put_back(claim)
@@ -214,7 +217,7 @@ class Claims:
     def unused(self, job: LiveJob, courier: Courier, claim: list[DueRecipient]) -> None:
         """Nothing of the claim left: the rates that counted it count it no more."""
         self._limiter.give_back(self._limits(job, courier), len(claim))
-        if job.terms.domain_rates or self._limiter.limits.domains:
+        if self._limits_domains(job):
             for recipient in claim:
                 self._limiter.give_back(self._limiter.of_domain(job.id, job.terms.domain_rates, recipient.domain), 1)
 

@@ -136,10 +136,10 @@ class Acceptance:
             if manifest is not None and not errors:
                 errors.extend(manifest_errors(manifest, settings.defaults, settings.relays, now))
             if manifest is not None and not errors and not cancelled:
-                for name in taken.unread:
-                    if seen.entries[name].size <= settings.policy.max_message:
+                for path in taken.unread:
+                    if seen.entries[path].size <= settings.policy.max_message:
                         # The limit was raised meanwhile, by a reload.
-                        raise ChangedError(f"{printable(name)} was too large to be read, and no longer is")
+                        raise ChangedError(f"{printable(path)} was too large to be read, and no longer is")
                 twin = None if manifest.allow_duplicate else self._twin(taken)
                 if twin is not None:
                     errors.append(f"duplicate of {twin}")
